@@ -1,0 +1,129 @@
+"""The scheduler driven by a loop in C: what its operations cost without Python around them.
+
+Built by benches (not shipped). All loops run on a queue that was filled before: random users (of ``users``), random
+deadlines, 8 nodes that are all busy. Times are taken with CLOCK_MONOTONIC around the whole loop.
+"""
+
+from fairlead.core.nodes cimport node_choose, node_lease, node_release
+from fairlead.core.scheduler cimport (
+    ENDED_COMPLETED, KIND_DISPATCHED, Core, Scheduler, Submission, core_cancel, core_drain, core_finish, core_submit,
+)
+from libc.stdint cimport int32_t, int64_t, uint64_t
+from libc.stdlib cimport calloc, free
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+
+import fairlead.core.scheduler as core
+
+
+cdef inline int64_t clock_ns() noexcept nogil:
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return now.tv_sec * 1000000000 + now.tv_nsec
+
+
+cdef inline uint64_t draw(uint64_t *state) noexcept nogil:
+    state[0] ^= state[0] << 13
+    state[0] ^= state[0] >> 7
+    state[0] ^= state[0] << 17
+    return state[0]
+
+
+cdef class Loop:
+    cdef Scheduler scheduler
+    cdef Submission submission
+    cdef uint64_t random
+    cdef int64_t users
+    cdef int64_t *running     # handles in flight, a ring
+    cdef int32_t running_count
+    cdef int32_t ring
+    cdef int64_t *waiting     # handles that were submitted by fill, for cancel
+    cdef int32_t waiting_count
+
+    def __cinit__(self, *, int64_t users, int32_t waiting, int32_t nodes=8, int32_t slots=4):
+        cdef int32_t i
+        self.scheduler = core.Scheduler(waiting_max=waiting + 1, running_max=nodes * slots, nodes_max=nodes,
+                                        pools_max=4)
+        self.users = users
+        self.random = 88172645463325252
+        self.running = <int64_t *> calloc(nodes * slots, sizeof(int64_t))
+        self.waiting = <int64_t *> calloc(waiting + nodes * slots, sizeof(int64_t))
+        self.submission.weight = self.submission.cost = self.submission.width = 1
+        self.submission.pool = self.scheduler.add_pool(0)
+        for i in range(nodes):
+            node = self.scheduler.add_node(0, slots)
+            self.scheduler.set_node_pools(0, node, [self.submission.pool])
+            self.scheduler.set_node_load(0, node, (i * 37 % 100) / 100, 0)
+            self.scheduler.set_node_state(0, node, core.UP)
+        for i in range(waiting + nodes * slots):
+            self.waiting[i] = self.submit()
+            self.drain()
+        self.waiting_count = waiting + nodes * slots
+
+    def __dealloc__(self):
+        free(self.running)
+        free(self.waiting)
+
+    cdef inline int64_t submit(self) noexcept nogil:
+        cdef uint64_t number = draw(&self.random)
+        self.submission.user = number % self.users
+        self.submission.deadline_ns = (<int64_t> 1 << 60) + <int64_t> (number >> 16)
+        return core_submit(&self.scheduler.core, &self.submission)
+
+    cdef inline void drain(self) noexcept nogil:
+        cdef int32_t i
+        for i in range(core_drain(&self.scheduler.core)):
+            self.running[self.running_count] = self.scheduler.core.decisions[i].handle
+            self.running_count += 1
+
+    def cycle(self, int64_t count):
+        """submit, finish the oldest running request, dispatch the next one; ns for each such triple."""
+        cdef int64_t start, i
+        cdef int32_t oldest = 0, slots = self.running_count
+        with nogil:
+            start = clock_ns()
+            for i in range(count):
+                self.submit()
+                core_finish(&self.scheduler.core, self.running[oldest], ENDED_COMPLETED, 1)
+                core_drain(&self.scheduler.core)
+                self.running[oldest] = self.scheduler.core.decisions[0].handle
+                oldest += 1
+                if oldest == slots:
+                    oldest = 0
+            start = clock_ns() - start
+        if self.scheduler.core.decisions[0].kind != KIND_DISPATCHED or self.scheduler.core.decision_count != 1:
+            raise AssertionError("the loop did not dispatch one request for each that it finished")
+        return start / count
+
+    def cancel(self, int64_t count):
+        """Cancel requests from the middle of the queue; ns for each."""
+        cdef int64_t start, i, done = 0
+        cdef int32_t at = 0
+        if count > self.waiting_count:
+            raise ValueError(f"count is {count}: {self.waiting_count} wait")
+        with nogil:
+            start = clock_ns()
+            for i in range(count):
+                at = (at + 7919) % self.waiting_count
+                done += core_cancel(&self.scheduler.core, self.waiting[at])
+            start = clock_ns() - start
+        if done * 10 < count * 9:
+            raise AssertionError(f"only {done} of {count} were still waiting")
+        return start / done
+
+    def choose(self, int64_t count):
+        """Choose a node and count a lease on it, and release one: the choice with what keeps it right; ns."""
+        cdef int64_t start, i
+        cdef int32_t node
+        with nogil:
+            start = clock_ns()
+            for i in range(count):
+                node = node_choose(&self.scheduler.core.nodes, self.submission.pool, -1, -1)
+                node_lease(&self.scheduler.core.nodes, node, 1)
+                node_release(&self.scheduler.core.nodes, node, 1)
+            start = clock_ns() - start
+        return start / count
+
+    def release_all(self):
+        cdef int32_t i
+        for i in range(self.running_count):
+            core_finish(&self.scheduler.core, self.running[i], ENDED_COMPLETED, 1)
