@@ -5,9 +5,10 @@ deadlines, 8 nodes that are all busy. Times are taken with CLOCK_MONOTONIC aroun
 """
 
 from fairlead.core.nodes cimport node_choose, node_lease, node_release
-from fairlead.core.scheduler cimport (
-    ENDED_COMPLETED, KIND_DISPATCHED, Core, Scheduler, Submission, core_cancel, core_drain, core_finish, core_submit,
+from fairlead.core.dispatch cimport (
+    ENDED_COMPLETED, KIND_DISPATCHED, Submission, core_cancel, core_drain, core_finish, core_submit,
 )
+from fairlead.core.scheduler cimport Scheduler
 from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.stdlib cimport calloc, free
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec

@@ -1,80 +1,8 @@
-"""Start-time fair queueing over a tree of shares; theory in fairqueue.pyx."""
+"""Start-time fair queueing of requests over the tree of shares; theory in fairqueue.pyx."""
 
-from fairlead.core.heap cimport Entry, Heap, Pages
-from fairlead.core.slots cimport Slots
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from fairlead.core.shares cimport FairQueue
+from libc.stdint cimport int32_t, int64_t
 
-cdef enum:
-    VIRTUAL_UNIT = 720720  # lcm(1..16): exact for weights 1..16, floor for others
-    ROOT = 0
-
-cdef enum:
-    NOWHERE = 0            # not eligible; nothing remembers it but its parent's children
-    READY = 1              # eligible: in its parent's ready heap
-    IDLE = 2               # a flow with nothing waiting or running that still owes: in its parent's idle heap
-
-cdef struct Share:         # 64 bytes. A node of the tree: a level (pool; later tier, team) or a flow (a user in a pool)
-    int64_t start          # virtual start of its next request, in 1/VIRTUAL_UNIT
-    uint64_t stamp         # breaks ties between equal starts: smaller first
-    int32_t parent         # NIL: this share is free (then next is user_next)
-    int32_t weight
-    int32_t waiting        # requests at or below it
-    int32_t running
-    int32_t head           # flows only: queue of waiting requests, oldest first
-    int32_t tail
-    int32_t user
-    int32_t user_next      # flows of one user, in ascending order of parent
-    int32_t user_previous
-    uint8_t where
-
-cdef struct Level:         # what a share with children has in addition; same index
-    int64_t virtual_time
-    int64_t ready_weight   # of the children in ready
-    Heap ready
-    Heap idle
-    uint8_t open           # pools: some node has room
-
-cdef struct User:
-    uint64_t key
-    int32_t running        # over all pools
-    int32_t running_max    # 0: no limit
-    int32_t waiting
-    int32_t flows          # first of them
-
-cdef struct FairQueue:
-    # set once
-    Slots *slots
-    Share *shares          # levels first (0 .. level_max - 1), then flows
-    Level *levels
-    User *users
-    int32_t *table         # hash table: user index + 1, 0 where empty
-    int32_t *position      # share -> index in the one heap that it is in
-    Entry **page_tables
-    Pages pages
-    int64_t rebase_at
-    int32_t share_max
-    int32_t level_max
-    uint32_t table_mask
-    bint fifo
-    # changes
-    uint64_t sequence      # stamps and places in time
-    int64_t waiting_bytes
-    int32_t flow_free      # list of free flows
-    int32_t user_free      # list of free users, linked by flows
-    int32_t flow_count
-    int32_t user_count
-    int64_t rebases
-
-cdef bint queue_init(FairQueue *queue, Slots *slots, int64_t flow_max, int32_t level_max, bint fifo,
-                     int64_t rebase_at) noexcept
-cdef void queue_free(FairQueue *queue) noexcept
-cdef void level_add(FairQueue *queue, int32_t level, int32_t parent, int32_t weight) noexcept nogil
-cdef void level_remove(FairQueue *queue, int32_t level) noexcept nogil
-cdef void level_set_open(FairQueue *queue, int32_t level, bint is_open) noexcept nogil
-cdef int32_t user_find(FairQueue *queue, uint64_t key) noexcept nogil
-cdef int32_t flow_find(FairQueue *queue, int32_t user, int32_t parent) noexcept nogil
-cdef int32_t flow_obtain(FairQueue *queue, int32_t user, uint64_t key, int32_t parent) noexcept nogil
-cdef void flow_configure(FairQueue *queue, int32_t flow, int32_t weight, int32_t running_max) noexcept nogil
 cdef void queue_append(FairQueue *queue, int32_t flow, int32_t slot) noexcept nogil
 cdef void queue_remove(FairQueue *queue, int32_t slot) noexcept nogil
 cdef int32_t queue_next(FairQueue *queue) noexcept nogil
@@ -82,6 +10,4 @@ cdef void queue_dispatch(FairQueue *queue, int32_t slot) noexcept nogil
 cdef void queue_finish(FairQueue *queue, int32_t slot, int64_t cost) noexcept nogil
 cdef void queue_requeue(FairQueue *queue, int32_t slot) noexcept nogil
 cdef void queue_move(FairQueue *queue, int32_t slot, int32_t parent) noexcept nogil
-cdef void flow_settle(FairQueue *queue, int32_t flow) noexcept nogil
 cdef int64_t queue_position(FairQueue *queue, int32_t slot) noexcept nogil
-cdef const char *queue_fault(FairQueue *queue) noexcept nogil

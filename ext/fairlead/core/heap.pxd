@@ -1,5 +1,6 @@
 """An indexed 4-ary min-heap over fixed pages; theory and bounds in heap.pyx."""
 
+from fairlead.core.memory cimport PREFETCH
 from libc.stdint cimport int32_t, int64_t, uint64_t
 
 cdef struct Entry:
@@ -38,6 +39,12 @@ cdef const char *heap_fault(Heap *heap) noexcept nogil
 cdef inline Entry *heap_at(Heap *heap, int32_t index) noexcept nogil:
     # Shifted by 3: the four children of one entry are neighbours in one page, and start on a multiple of four.
     return &heap.pages[(index + 3) >> 6][(index + 3) & 63]
+
+cdef inline void heap_expect(Heap *heap, int32_t item) noexcept nogil:
+    # Start loading what heap_remove of an item that is in the heap will need.
+    cdef int32_t index = heap.position[item]
+    PREFETCH(heap_at(heap, index))
+    PREFETCH(heap_at(heap, (index - 1) >> 2))
 
 cdef inline Entry *heap_top(Heap *heap) noexcept nogil:
     return &heap.pages[0][3]

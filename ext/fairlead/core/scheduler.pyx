@@ -1,45 +1,30 @@
-"""The scheduler: slots, fair queue, deadlines and nodes put together; the meaning of every entry is in scheduler.pyi.
+"""The scheduler's Python face: it checks what a caller gave, translates, and holds the memory. Meaning: scheduler.pyi.
 
-Shape. ``Core`` is one struct with everything in it, and ``core_*`` are functions on it without a Python object in sight
-(``noexcept nogil``: the compiler proves it). The class at the end checks what a caller gave, and translates.
-
-Each entry decides and changes nothing outside: ``core_drain`` writes decisions into an array of fixed size, and the
-driver acts on them. The order inside an entry is part of the contract, because it decides ties:
-
-  dispatch   node chosen, charge and queue, user parked at its limit, node occupied, pools without room closed
-  finish     charge corrected, user let in again, node freed, pools with room opened, idle flow settled
-
-Every waiting request is in the deadline heap, under its *effective* deadline: its own, or the end of no_node_wait while its
-pool has no usable node. When a pool loses its last usable node or gets its first, the keys of what waits in it change once
-(O(waiting x log)); nothing is swept.
-
-A pool's level in the tree is its index + 1. Levels above that are free for tiers and teams.
+How requests are chosen is in fairqueue.pyx (who), nodes.pyx (where) and dispatch.pyx (when).
 """
 
 cimport cython
 from cpython.pythread cimport PyThread_get_thread_ident
-from fairlead.core.fairqueue cimport (
-    ROOT, VIRTUAL_UNIT as UNIT, Share, flow_configure, flow_find, flow_obtain, flow_settle, level_add, level_remove,
-    level_set_open, queue_append, queue_dispatch, queue_fault, queue_finish, queue_free, queue_init, queue_move,
-    queue_next, queue_position, queue_remove, queue_requeue, user_find,
+from fairlead.core.audit cimport core_fault
+from fairlead.core.dispatch cimport (
+    ENDED_CANCELLED, ENDED_COMPLETED, ENDED_FAILED, KIND_DISPATCHED, KIND_EXPIRED, KIND_NO_NODE, REFUSED_BYTES_FULL,
+    REFUSED_QUEUE_FULL, REFUSED_USER_QUEUE_FULL, Core, Decision, Submission, core_cancel, core_drain, core_finish,
+    core_move, core_requeue, core_submit, level_of, node_changed, pool_changed,
 )
-from fairlead.core.heap cimport (
-    Entry, heap_at, heap_fault, heap_init, heap_push, heap_remove, heap_top, heap_update, page_table_length, pages_free,
-    pages_init,
-)
-from fairlead.core.memory cimport CHECK, PREFETCH, core_calloc, core_free
+from fairlead.core.fairqueue cimport queue_position
+from fairlead.core.flows cimport flow_find, user_find
+from fairlead.core.heap cimport Entry, heap_init, heap_top, page_table_length, pages_free, pages_init
+from fairlead.core.memory cimport core_calloc, core_free
 from fairlead.core.nodes cimport (
-    DOWN as NODE_DOWN, DRAINING as NODE_DRAINING, UP as NODE_UP, Node, node_add, node_choose, node_find, node_handle,
-    node_join_pool, node_lease, node_leave_pools, node_refresh, node_release, node_remove, node_set_state, nodes_fault,
-    nodes_free, nodes_init,
+    DOWN as NODE_DOWN, DRAINING as NODE_DRAINING, UP as NODE_UP, Node, node_add, node_find, node_handle, node_join_pool,
+    node_leave_pools, node_refresh, node_remove, node_set_state, nodes_free, nodes_init,
 )
-from fairlead.core.slots cimport NIL, RUNNING, WAITING, Request, slots_find, slots_free, slots_give, slots_handle
-from fairlead.core.slots cimport slots_init, slots_take
-from libc.stdint cimport INT64_MAX, int16_t, int32_t, int64_t, uint64_t
+from fairlead.core.shares cimport (
+    ROOT, VIRTUAL_UNIT as UNIT, Share, level_add, level_remove, queue_free, queue_init,
+)
+from fairlead.core.slots cimport NIL, WAITING, slots_find, slots_free, slots_init
+from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint64_t
 from libc.string cimport memset
-
-cdef enum:
-    UP_NS = -1  # in down_since: the pool has a usable node
 
 NEVER = INT64_MAX
 VIRTUAL_UNIT = UNIT
@@ -53,313 +38,6 @@ DOWN, UP, DRAINING = NODE_DOWN, NODE_UP, NODE_DRAINING
 FAIR, FIFO = 0, 1
 SCORE, SCORE_RAW, LEAST_LOADED, P2C = 0, 1, 2, 3
 
-
-# Pools and their nodes ------------------------------------------------------------------------------------------------
-
-cdef inline int32_t level_of(int32_t pool) noexcept nogil:
-    return pool + 1
-
-
-cdef inline int32_t pool_of(Core *core, Request *request) noexcept nogil:
-    return core.queue.shares[request.flow].parent - 1
-
-
-cdef inline int64_t effective_deadline(Core *core, Request *request, int32_t pool) noexcept nogil:
-    cdef int64_t since = core.down_since[pool]
-    if since == UP_NS:
-        return request.deadline_ns
-    if since < request.submitted_ns:
-        since = request.submitted_ns
-    if since > INT64_MAX - core.no_node_wait_ns:
-        return request.deadline_ns
-    return min(request.deadline_ns, since + core.no_node_wait_ns)
-
-
-cdef void pool_changed(Core *core, int32_t pool) noexcept nogil:
-    """A node of the pool has changed: does the pool have room, and does it have a usable node at all?"""
-    cdef bint is_down = core.nodes.usable[pool] == 0
-    cdef int32_t slot
-    cdef Request *request
-    level_set_open(&core.queue, level_of(pool), core.nodes.open[pool].size > 0)
-    if is_down == (core.down_since[pool] != UP_NS):
-        return
-    core.down_since[pool] = core.now_ns if is_down else UP_NS
-    if core.queue.shares[level_of(pool)].waiting == 0:
-        return
-    for slot in range(core.slots.request_max):
-        request = &core.slots.requests[slot]
-        if request.state == WAITING and pool_of(core, request) == pool:
-            heap_update(&core.deadlines, effective_deadline(core, request, pool), request.order, slot)
-
-
-cdef inline void node_changed(Core *core, int32_t node) noexcept nogil:
-    cdef int32_t k
-    for k in range(core.nodes.nodes[node].pool_count):
-        pool_changed(core, core.nodes.pools[<int64_t> node * core.nodes.pool_max + k])
-
-
-# Requests -------------------------------------------------------------------------------------------------------------
-
-cdef bint starts_at_once(Core *core, Submission *submission, int32_t user, int32_t level) noexcept nogil:
-    """Would this request be dispatched by the next drain? Then no limit on waiting concerns it."""
-    cdef int32_t flow
-    if not core.queue.levels[level].open or core.queue.levels[level].ready.size > 0:
-        return False
-    if core.queue.shares[ROOT].running >= core.running_max:
-        return False
-    if user == NIL:
-        return True
-    if submission.running_max != 0 and core.queue.users[user].running >= submission.running_max:
-        return False
-    flow = flow_find(&core.queue, user, level)
-    return flow == NIL or core.queue.shares[flow].waiting == 0
-
-
-cdef int64_t refuse(Core *core, Submission *submission, int32_t user, int32_t level) noexcept nogil:
-    """The reason to refuse a request, or 0."""
-    cdef int32_t user_waiting = 0 if user == NIL else core.queue.users[user].waiting
-    cdef bint user_full = submission.waiting_max != 0 and user_waiting >= submission.waiting_max
-    cdef bint queue_full = core.queue.shares[ROOT].waiting >= core.waiting_max
-    cdef bint bytes_full = core.queue.waiting_bytes + submission.size_bytes > core.waiting_bytes_max
-    if core.slots.free_head == NIL:  # requests that came back from nodes may wait beyond the limit
-        core.counters.refused_queue_full += 1
-        return REFUSED_QUEUE_FULL
-    if not (user_full or queue_full or bytes_full) or starts_at_once(core, submission, user, level):
-        return 0
-    if user_full:
-        core.counters.refused_user_queue_full += 1
-        return REFUSED_USER_QUEUE_FULL
-    if queue_full:
-        core.counters.refused_queue_full += 1
-        return REFUSED_QUEUE_FULL
-    core.counters.refused_bytes_full += 1
-    return REFUSED_BYTES_FULL
-
-
-cdef int64_t core_submit(Core *core, Submission *submission) noexcept nogil:
-    cdef int32_t level = level_of(submission.pool)
-    cdef int32_t user = user_find(&core.queue, submission.user)
-    cdef int64_t reason
-    cdef int32_t slot, flow
-    cdef Request *request
-    core.counters.received += 1
-    reason = refuse(core, submission, user, level)
-    if reason != 0:
-        return reason
-    slot = slots_take(&core.slots)
-    request = &core.slots.requests[slot]
-    request.deadline_ns = submission.deadline_ns
-    request.submitted_ns = core.now_ns
-    request.cost = submission.cost
-    request.size_bytes = submission.size_bytes
-    request.width = <int16_t> submission.width
-    request.tried[0] = request.tried[1] = NIL
-    request.attempts = 0
-    request.node = NIL
-    flow = flow_obtain(&core.queue, user, submission.user, level)
-    flow_configure(&core.queue, flow, submission.weight, submission.running_max)
-    queue_append(&core.queue, flow, slot)
-    heap_push(&core.deadlines, effective_deadline(core, request, submission.pool), request.order, slot)
-    return slots_handle(&core.slots, slot)
-
-
-cdef inline void decide(Core *core, int32_t kind, int32_t slot, int64_t node) noexcept nogil:
-    cdef Decision *decision = &core.decisions[core.decision_count]
-    decision.kind = kind
-    decision.handle = slots_handle(&core.slots, slot)
-    decision.node = node
-    core.decision_count += 1
-
-
-cdef inline void take_off(Core *core, int32_t slot) noexcept nogil:
-    """A waiting request ends."""
-    cdef Request *request = &core.slots.requests[slot]
-    PREFETCH(&core.queue.shares[request.flow])
-    PREFETCH(&core.slots.requests[request.previous])
-    PREFETCH(&core.slots.requests[request.next])
-    heap_remove(&core.deadlines, slot)
-    queue_remove(&core.queue, slot)
-    slots_give(&core.slots, slot)
-
-
-cdef void expire(Core *core, int32_t slot) noexcept nogil:
-    if core.slots.requests[slot].deadline_ns <= core.now_ns:
-        core.counters.expired += 1
-        decide(core, KIND_EXPIRED, slot, 0)
-    else:
-        core.counters.no_node += 1
-        decide(core, KIND_NO_NODE, slot, 0)
-    take_off(core, slot)
-
-
-cdef inline void expect(Core *core, int32_t level) noexcept nogil:
-    """Have the next request of a pool at hand for its turn: in a long queue it left the caches long ago."""
-    cdef int32_t slot
-    if core.queue.levels[level].ready.size > 0:
-        slot = core.queue.shares[heap_top(&core.queue.levels[level].ready).item].head
-        PREFETCH(&core.slots.requests[slot])
-        PREFETCH(&core.deadline_position[slot])
-
-
-cdef void dispatch(Core *core, int32_t slot) noexcept nogil:
-    cdef Request *request = &core.slots.requests[slot]
-    cdef int32_t level = core.queue.shares[request.flow].parent
-    cdef int32_t node = node_choose(&core.nodes, pool_of(core, request), request.tried[0], request.tried[1])
-    CHECK(node != NIL)
-    heap_remove(&core.deadlines, slot)
-    queue_dispatch(&core.queue, slot)
-    request.node = node
-    request.node_generation = core.nodes.nodes[node].generation
-    node_lease(&core.nodes, node, request.width)
-    node_changed(core, node)
-    core.counters.dispatched += 1
-    decide(core, KIND_DISPATCHED, slot, node_handle(&core.nodes, node))
-    expect(core, level)
-
-
-cdef int32_t core_drain(Core *core) noexcept nogil:
-    """Fill the decisions; as many as decision_max means that there may be more."""
-    cdef int32_t slot
-    core.decision_count = 0
-    while core.deadlines.size > 0 and heap_top(&core.deadlines).key <= core.now_ns:
-        if core.decision_count == core.decision_max:
-            return core.decision_count  # nothing may be dispatched while something is due
-        expire(core, heap_top(&core.deadlines).item)
-    while core.decision_count < core.decision_max and core.queue.shares[ROOT].running < core.running_max:
-        slot = queue_next(&core.queue)
-        if slot == NIL:
-            break
-        dispatch(core, slot)
-    return core.decision_count
-
-
-cdef void give_back(Core *core, Request *request) noexcept nogil:
-    """A lease ends: free its slots, unless the node it was made on is gone."""
-    cdef Node *node = &core.nodes.nodes[request.node]
-    if node.exists and node.generation == request.node_generation:
-        node_release(&core.nodes, request.node, request.width)
-        node_changed(core, request.node)
-
-
-cdef bint core_finish(Core *core, int64_t handle, int32_t outcome, int32_t cost) noexcept nogil:
-    cdef int32_t slot = slots_find(&core.slots, handle)
-    cdef Request *request
-    if slot == NIL or core.slots.requests[slot].state != RUNNING:
-        return False
-    request = &core.slots.requests[slot]
-    core.counters.completed += outcome == ENDED_COMPLETED
-    core.counters.cancelled += outcome == ENDED_CANCELLED
-    core.counters.failed += outcome == ENDED_FAILED
-    queue_finish(&core.queue, slot, cost)
-    give_back(core, request)
-    flow_settle(&core.queue, request.flow)
-    slots_give(&core.slots, slot)
-    return True
-
-
-cdef bint core_cancel(Core *core, int64_t handle) noexcept nogil:
-    cdef int32_t slot = slots_find(&core.slots, handle)
-    if slot == NIL or core.slots.requests[slot].state != WAITING:
-        return False
-    core.counters.cancelled += 1
-    core.counters.cancelled_waiting += 1
-    take_off(core, slot)
-    return True
-
-
-cdef bint core_requeue(Core *core, int64_t handle) noexcept nogil:
-    cdef int32_t slot = slots_find(&core.slots, handle)
-    cdef Request *request
-    if slot == NIL or core.slots.requests[slot].state != RUNNING:
-        return False
-    request = &core.slots.requests[slot]
-    request.tried[1] = request.tried[0]
-    request.tried[0] = <int16_t> request.node
-    if request.attempts < 255:
-        request.attempts += 1
-    queue_requeue(&core.queue, slot)
-    give_back(core, request)
-    request.node = NIL
-    heap_push(&core.deadlines, effective_deadline(core, request, pool_of(core, request)), request.order, slot)
-    core.counters.requeued += 1
-    return True
-
-
-cdef bint core_move(Core *core, int64_t handle, int32_t pool) noexcept nogil:
-    cdef int32_t slot = slots_find(&core.slots, handle)
-    cdef Request *request
-    if slot == NIL or core.slots.requests[slot].state != WAITING:
-        return False
-    request = &core.slots.requests[slot]
-    if pool_of(core, request) != pool:
-        queue_move(&core.queue, slot, level_of(pool))
-        heap_update(&core.deadlines, effective_deadline(core, request, pool), request.order, slot)
-    return True
-
-
-cdef const char *deadlines_fault(Core *core) noexcept nogil:
-    cdef int32_t slot, waiting = 0, running = 0
-    cdef int64_t size_bytes = 0
-    cdef Request *request
-    cdef const char *fault = heap_fault(&core.deadlines)
-    if fault != NULL:
-        return fault
-    for slot in range(core.slots.request_max):
-        request = &core.slots.requests[slot]
-        if (request.state == WAITING) != (core.deadline_position[slot] >= 0):
-            return b"a waiting request has no deadline, or one that does not wait has"
-        running += request.state == RUNNING
-        if request.state != WAITING:
-            continue
-        waiting += 1
-        size_bytes += request.size_bytes
-        if heap_at(&core.deadlines, core.deadline_position[slot]).key != effective_deadline(
-                core, request, pool_of(core, request)):
-            return b"a request's key in the deadline heap is not its effective deadline"
-    if waiting != core.queue.shares[ROOT].waiting or running != core.queue.shares[ROOT].running:
-        return b"the queue's counts are not the requests' states"
-    if waiting + running != core.slots.used or waiting != core.deadlines.size:
-        return b"slots in use, waiting and running do not add up"
-    if size_bytes != core.queue.waiting_bytes:
-        return b"waiting bytes are counted wrongly"
-    return NULL
-
-
-cdef const char *leases_fault(Core *core) noexcept nogil:
-    cdef int32_t node, slot, leases, width, pool
-    cdef Request *request
-    for node in range(core.nodes.node_max):
-        if not core.nodes.nodes[node].exists:
-            continue
-        leases = width = 0
-        for slot in range(core.slots.request_max):
-            request = &core.slots.requests[slot]
-            if (request.state == RUNNING and request.node == node
-                    and request.node_generation == core.nodes.nodes[node].generation):
-                leases += 1
-                width += request.width
-        if leases != core.nodes.nodes[node].leases or width != core.nodes.nodes[node].running:
-            return b"a node's leases are not the running requests on it"
-    for pool in range(core.pool_max):
-        if core.queue.shares[level_of(pool)].parent == NIL:
-            continue
-        if core.queue.levels[level_of(pool)].open != (core.nodes.open[pool].size > 0):
-            return b"a pool is open without room, or the other way round"
-        if (core.down_since[pool] == UP_NS) != (core.nodes.usable[pool] > 0):
-            return b"a pool is down with a usable node, or the other way round"
-    return NULL
-
-
-cdef const char *ledger_fault(Core *core) noexcept nogil:
-    cdef Counters *c = &core.counters
-    if c.received != (c.refused_queue_full + c.refused_user_queue_full + c.refused_bytes_full + c.expired + c.no_node
-                      + c.cancelled + c.failed + c.completed + core.queue.shares[ROOT].waiting
-                      + core.queue.shares[ROOT].running):
-        return b"the ledger does not balance: a request has two outcomes, or none"
-    return NULL
-
-
-# The Python face ------------------------------------------------------------------------------------------------------
 
 cdef int64_t limited(str name, object value, int64_t low, int64_t high) except? -1:
     """An int in low..high, or an exception that names it."""
@@ -662,14 +340,6 @@ cdef class Scheduler:
                 "weight": share.weight}
 
     def check(self):
-        cdef const char *fault = deadlines_fault(&self.core)
-        if fault == NULL:
-            fault = queue_fault(&self.core.queue)
-        if fault == NULL:
-            fault = nodes_fault(&self.core.nodes)
-        if fault == NULL:
-            fault = leases_fault(&self.core)
-        if fault == NULL:
-            fault = ledger_fault(&self.core)
+        cdef const char *fault = core_fault(&self.core)
         if fault != NULL:
             raise AssertionError(fault.decode())

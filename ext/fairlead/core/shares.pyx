@@ -1,0 +1,170 @@
+"""The tree of shares: who is eligible, and when a share is brought to the present.
+
+The theory is in fairqueue.pyx. Here is the one rule that prevents both hoarding and starvation: when a share becomes
+eligible, start = max(start, virtual time of its parent). It is applied in ``enter`` and nowhere else.
+
+States of a share, and what holds in each:
+  READY    eligible; in the parent's ready heap, key start (or place in time), position = its index there
+  IDLE     a flow with nothing waiting, nothing running and start > virtual time: kept only for what it owes, in the
+           parent's idle heap
+  NOWHERE  not eligible: a user at its limit or with only running requests, or a pool without work or room
+"""
+
+from fairlead.core.heap cimport (
+    Entry, heap_init, heap_push, heap_remove, heap_update, page_table_length, pages_free, pages_init,
+)
+from fairlead.core.memory cimport CHECK, core_calloc, core_free
+from fairlead.core.slots cimport NIL, Slots
+from libc.stdint cimport INT32_MAX, int32_t, int64_t, uint32_t
+from libc.string cimport memset
+
+
+cdef bint queue_init(FairQueue *queue, Slots *slots, int64_t flow_max, int32_t level_max, bint fifo,
+                     int64_t rebase_at) noexcept:
+    """False: no memory; queue_free takes what there is."""
+    cdef int64_t share_max = level_max + flow_max
+    cdef int64_t i, table_size = 16
+    cdef int32_t page_max = page_table_length(flow_max if flow_max > level_max else level_max)
+    while table_size < 2 * flow_max:
+        table_size *= 2
+    if share_max > INT32_MAX or table_size > INT32_MAX:
+        return False
+    queue.shares = <Share *> core_calloc(share_max, sizeof(Share))
+    queue.levels = <Level *> core_calloc(level_max, sizeof(Level))
+    queue.users = <User *> core_calloc(flow_max, sizeof(User))
+    queue.table = <int32_t *> core_calloc(table_size, sizeof(int32_t))
+    queue.position = <int32_t *> core_calloc(share_max, sizeof(int32_t))
+    queue.page_tables = <Entry **> core_calloc(2 * <int64_t> level_max * page_max, sizeof(Entry *))
+    if (queue.shares == NULL or queue.levels == NULL or queue.users == NULL or queue.table == NULL
+            or queue.position == NULL or queue.page_tables == NULL
+            or not pages_init(&queue.pages, share_max, 2 * level_max)):
+        return False
+    queue.slots = slots
+    queue.share_max = <int32_t> share_max
+    queue.level_max = level_max
+    queue.table_mask = <uint32_t> (table_size - 1)
+    queue.fifo = fifo
+    queue.rebase_at = rebase_at
+    memset(queue.position, 0xff, share_max * sizeof(int32_t))
+    for i in range(level_max):
+        queue.shares[i].parent = NIL
+        heap_init(&queue.levels[i].ready, &queue.pages, &queue.page_tables[2 * i * page_max], page_max, queue.position)
+        heap_init(&queue.levels[i].idle, &queue.pages, &queue.page_tables[(2 * i + 1) * page_max], page_max,
+                  queue.position)
+    queue.flow_free = queue.user_free = NIL
+    for i in range(flow_max - 1, -1, -1):
+        queue.shares[level_max + i].parent = NIL
+        queue.shares[level_max + i].user_next = queue.flow_free
+        queue.flow_free = <int32_t> (level_max + i)
+        queue.users[i].flows = queue.user_free
+        queue.user_free = <int32_t> i
+    queue.shares[ROOT].weight = 1
+    queue.levels[ROOT].open = True
+    return True
+
+
+cdef void queue_free(FairQueue *queue) noexcept:
+    core_free(queue.shares)
+    core_free(queue.levels)
+    core_free(queue.users)
+    core_free(queue.table)
+    core_free(queue.position)
+    core_free(queue.page_tables)
+    pages_free(&queue.pages)
+
+
+cdef void rekey(FairQueue *queue, int32_t index) noexcept nogil:
+    """A READY share's key may have changed; under FIFO so may those above it."""
+    cdef Share *share
+    while index != ROOT:
+        share = &queue.shares[index]
+        if share.where != READY:
+            break
+        heap_update(&queue.levels[share.parent].ready, ready_key(queue, index), share.stamp, index)
+        if not queue.fifo:
+            break
+        index = share.parent
+
+
+cdef void enter(FairQueue *queue, int32_t index) noexcept nogil:
+    """A share becomes eligible: lift it to the present and let it compete; its parent may become eligible by it."""
+    cdef Share *share = &queue.shares[index]
+    cdef int32_t parent = share.parent
+    cdef Level *level = &queue.levels[parent]
+    CHECK(share.where == NOWHERE)
+    if share.start < level.virtual_time:
+        share.start = level.virtual_time
+    queue.sequence += 1
+    share.stamp = queue.sequence
+    share.where = READY
+    level.ready_weight += share.weight
+    heap_push(&level.ready, ready_key(queue, index), share.stamp, index)
+    if parent == ROOT:
+        return
+    if queue.shares[parent].where == READY:
+        if queue.fifo:
+            rekey(queue, parent)
+    elif level_is_eligible(level):
+        enter(queue, parent)
+
+
+cdef void leave(FairQueue *queue, int32_t index) noexcept nogil:
+    """A share ceases to be eligible; so may its parent."""
+    cdef Share *share = &queue.shares[index]
+    cdef int32_t parent = share.parent
+    cdef Level *level = &queue.levels[parent]
+    CHECK(share.where == READY)
+    heap_remove(&level.ready, index)
+    share.where = NOWHERE
+    level.ready_weight -= share.weight
+    if parent == ROOT or queue.shares[parent].where != READY:
+        return
+    if level.ready.size == 0:
+        leave(queue, parent)
+    elif queue.fifo:
+        rekey(queue, parent)
+
+
+cdef void user_refresh(FairQueue *queue, int32_t user) noexcept nogil:
+    """A user's count of running requests or its limit has changed: let its flows in or out."""
+    cdef int32_t index = queue.users[user].flows
+    cdef Share *share
+    cdef bint eligible
+    while index != NIL:
+        share = &queue.shares[index]
+        eligible = flow_is_eligible(queue, share)
+        if eligible and share.where != READY:
+            enter(queue, index)
+        elif not eligible and share.where == READY:
+            leave(queue, index)
+        index = share.user_next
+
+
+cdef void level_add(FairQueue *queue, int32_t level, int32_t parent, int32_t weight) noexcept nogil:
+    cdef Share *share = &queue.shares[level]
+    CHECK(share.parent == NIL and share.waiting == 0 and share.running == 0)
+    share.parent = parent
+    share.weight = weight
+    share.start = queue.levels[parent].virtual_time
+    share.stamp = 0
+    share.where = NOWHERE
+    queue.levels[level].virtual_time = 0
+    queue.levels[level].open = False
+
+
+cdef void level_remove(FairQueue *queue, int32_t level) noexcept nogil:
+    """Only of a level with nothing waiting or running, which therefore has no flows either."""
+    CHECK(queue.shares[level].waiting == 0 and queue.shares[level].running == 0)
+    CHECK(queue.shares[level].where == NOWHERE and queue.levels[level].idle.size == 0)
+    queue.shares[level].parent = NIL
+
+
+cdef void level_set_open(FairQueue *queue, int32_t level, bint is_open) noexcept nogil:
+    cdef Level *it = &queue.levels[level]
+    if it.open == is_open:
+        return
+    it.open = is_open
+    if queue.shares[level].where == READY:
+        leave(queue, level)
+    elif level_is_eligible(it):
+        enter(queue, level)
