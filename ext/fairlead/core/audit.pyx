@@ -1,7 +1,8 @@
 """What must hold between two calls: every invariant of the scheduler, by walking all of it.
 
-Each function gives the first broken rule in words, or NULL. For tests and for /api/invariants; O(levels x shares + pools
-x nodes + nodes x requests). Nothing here is shared with the code that it checks except the definitions of "eligible" and of a key.
+Each function gives the first broken rule in words, or NULL. For tests and for /api/invariants; O(levels x shares +
+pools x nodes + nodes x requests). Nothing here is shared with the code that it checks except the definitions of
+"eligible" and of a key.
 """
 
 from fairlead.core.dispatch cimport UP_NS, Core, Counters, effective_deadline, level_of, pool_of

@@ -1,15 +1,15 @@
 """The scheduler without Python: slots, fair queue, deadlines and nodes put together.
 
 ``Core`` is one struct with everything in it, and ``core_*`` are functions on it without a Python object in sight
-(``noexcept nogil``: the compiler proves it). Each decides and changes nothing outside; ``core_drain`` writes decisions into an
-array of fixed size. The order inside an entry is part of the contract, because it decides ties:
+(``noexcept nogil``: the compiler proves it). Each decides and changes nothing outside; ``core_drain`` writes
+decisions into an array of fixed size. The order inside an entry is part of the contract, because it decides ties:
 
   dispatch   node chosen, charge and queue, user parked at its limit, node occupied, pools without room closed
   finish     charge corrected, user let in again, node freed, pools with room opened, idle flow settled
 
-Every waiting request is in the deadline heap, under its *effective* deadline: its own, or the end of no_node_wait while its
-pool has no usable node. When a pool loses its last usable node or gets its first, the keys of what waits in it change once
-(O(waiting x log)); nothing is swept.
+Every waiting request is in the deadline heap, under its *effective* deadline: its own, or the end of no_node_wait
+while its pool has no usable node. When a pool loses its last usable node or gets its first, the keys of what waits
+in it change once (O(waiting x log)); nothing is swept.
 
 A pool's level in the tree is its index + 1. Levels above that are free for tiers and teams.
 """

@@ -4,25 +4,27 @@ Promise. Between two users that both have requests waiting over an interval, the
 their weights differs by at most one request of each (and the error of the cost estimates of what runs), whatever the
 nodes do. A user that was away comes back at the present: it has saved nothing and owes only what it had not paid.
 
-Theory. Every share (a user in a pool, and a pool under the root) has a virtual start c: the service it was charged so
-far, divided by its weight. The eligible share with the smallest c goes next. Its parent's virtual time V becomes that
-c, and then the request's cost / weight is added to c *before* the next pick, or one user would take all slots that are
-freed in one turn. The true cost corrects c when the request ends. Because order depends only on what was charged in the
-past, nobody needs to know how long the next request will run; and because V is taken from the shares themselves and not
-from a clock, it does not matter how fast the nodes are. (SFQ: Goyal, Vin, Cheng 1996; for a server with several
-requests at once: Jin, Chase, Kaur 2004.)
+Theory. Every share (a user in a pool, and a pool under the root) has a virtual start c: the service it was charged
+so far, divided by its weight. The eligible share with the smallest c goes next. Its parent's virtual time V becomes
+that c, and then the request's cost / weight is added to c *before* the next pick, or one user would take all slots
+that are freed in one turn. The true cost corrects c when the request ends. Because order depends only on what was
+charged in the past, nobody needs to know how long the next request will run; and because V is taken from the shares
+themselves and not from a clock, it does not matter how fast the nodes are. (SFQ: Goyal, Vin, Cheng 1996; for a
+server with several requests at once: Jin, Chase, Kaur 2004.)
 
-The one rule that prevents both hoarding and starvation: when a share *becomes* eligible, c = max(c, V). It is applied
-in ``enter`` (shares.pyx) and nowhere else. V never decreases except back to 0, together with every c, when nothing waits or runs.
+The one rule that prevents both hoarding and starvation: when a share *becomes* eligible, c = max(c, V). It is
+applied in ``enter`` (shares.pyx) and nowhere else. V never decreases except back to 0, together with every c, when
+nothing waits or runs.
 
-Time and weights are integers. c counts in 1/720720 of a cost unit, so cost / weight is exact for weights up to 16 and
-rounded down by less than a unit for others; the correction is floor(actual) - floor(charged), so what a user has paid in
-the end depends on its requests only and not on the path. When V passes ``rebase_at`` it is subtracted from everything.
+Time and weights are integers. c counts in 1/720720 of a cost unit, so cost / weight is exact for weights up to 16
+and rounded down by less than a unit for others; the correction is floor(actual) - floor(charged), so what a user
+has paid in the end depends on its requests only and not on the path. When V passes ``rebase_at`` it is subtracted
+from everything.
 
-The tree. A share below ``level_max`` has children, one from there on is a flow with a queue. Dispatch walks from the root
-to a flow, always to the smallest (c, stamp), and charges every share on the way back, so each level is fair among its
-own children. Now there are pools under the root and users under pools; a tier or a team is one more level between.
-A pool is eligible while one of its users is and one of its nodes has room (``open``).
+The tree. A share below ``level_max`` has children, one from there on is a flow with a queue. Dispatch walks from
+the root to a flow, always to the smallest (c, stamp), and charges every share on the way back, so each level is
+fair among its own children. Now there are pools under the root and users under pools; a tier or a team is one more
+level between. A pool is eligible while one of its users is and one of its nodes has room (``open``).
 
 FIFO is the same tree with another key: the place in time of the oldest request below a share.
 

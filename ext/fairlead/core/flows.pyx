@@ -1,9 +1,10 @@
 """Users and their flows: a bounded table from which nothing is lost that matters.
 
-A flow is a user's counter in one pool. It exists while it has requests or debt: with nothing waiting, nothing running and
-start <= virtual time it says no more than a new one would, and is freed at once; with debt it stays in its pool's idle heap
-until virtual time has passed it or the pool's busy period ends. So users may come and go by the million. The table has more
-places than there can be requests; when it is full all the same, the idle flow that owes least is forgotten.
+A flow is a user's counter in one pool. It exists while it has requests or debt: with nothing waiting, nothing
+running and start <= virtual time it says no more than a new one would, and is freed at once; with debt it stays in
+its pool's idle heap until virtual time has passed it or the pool's busy period ends. So users may come and go by
+the million. The table has more places than there can be requests; when it is full all the same, the idle flow that
+owes least is forgotten.
 
 A user exists while it has a flow. It carries what counts over all pools: running and waiting requests, and the limit.
 Users are found by their 64-bit key in a hash table with open addressing, linear probing and backward-shift deletion.
@@ -13,7 +14,7 @@ from fairlead.core.heap cimport heap_push, heap_remove, heap_top
 from fairlead.core.memory cimport CHECK
 from fairlead.core.shares cimport IDLE, NOWHERE, READY, ROOT, FairQueue, Level, Share, User, user_refresh
 from fairlead.core.slots cimport NIL
-from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint32_t, uint64_t
 
 
 cdef inline uint32_t table_home(FairQueue *queue, uint64_t key) noexcept nogil:

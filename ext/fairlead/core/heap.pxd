@@ -10,7 +10,7 @@ cdef struct Entry:
 
 cdef struct Pages:    # what the heaps of one owner draw their pages from
     Entry *memory
-    Entry **free      # stack of free pages
+    Entry **free       # stack of free pages
     int32_t free_count
     int32_t count
 

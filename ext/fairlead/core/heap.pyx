@@ -3,13 +3,13 @@
 Promise: push, remove of any item, and change of any key in O(log4 n); the smallest entry is at hand. An item that is
 removed is gone at once: nothing is marked dead and swept later.
 
-Theory. A 4-ary heap is half as deep as a binary one, and the four children of an entry lie side by side: 96 bytes, two
-cache lines. Keys are kept in the entries, so a comparison touches nothing but the heap. A sift moves a hole instead of
-swapping. ``position[item]`` is written at every move, which is what makes an item findable.
+Theory. A 4-ary heap is half as deep as a binary one, and the four children of an entry lie side by side: 96 bytes,
+two cache lines. Keys are kept in the entries, so a comparison touches nothing but the heap. A sift moves a hole
+instead of swapping. ``position[item]`` is written at every move, which is what makes an item findable.
 
-Memory. Entries live in pages of 64 that come from a fixed pool, because the sum of all entries of a scheduler's heaps is
-bounded and the size of each single one is not known: a heap of n entries holds ceil((n + 3) / 64) pages, so total
-entries / 64 + 2 pages per heap always suffice, and running out is a broken rule, not a condition.
+Memory. Entries live in pages of 64 that come from a fixed pool, because the sum of all entries of a scheduler's
+heaps is bounded and the size of each single one is not known: a heap of n entries holds ceil((n + 3) / 64) pages,
+so total entries / 64 + 2 pages per heap always suffice, and running out is a broken rule, not a condition.
 
 What may be null: ``pages[i]`` for i >= page_count. ``position`` of an item that is in no heap is -1.
 """

@@ -1,14 +1,14 @@
 """Where a request goes: the open node with the smallest score, ties to the one chosen least recently.
 
-Promise: only nodes that are UP, belong to the pool and have a free slot are ever chosen, and the count of slots in use
-is our own, updated in the call that chooses; reports from the nodes only colour the score. A choice costs O(1), a change
-of a node O(log4 n) for each of its pools.
+Promise: only nodes that are UP, belong to the pool and have a free slot are ever chosen, and the count of slots in
+use is our own, updated in the call that chooses; reports from the nodes only colour the score. A choice costs O(1),
+a change of a node O(log4 n) for each of its pools.
 
-Theory. Every pool has a heap of its open nodes, keyed (score, chosen). A score changes only when the node's own numbers
-do, so it is computed then and not at the choice. Scores are fixed-point integers: two nodes whose scores are equal on
-paper are equal here, and go by turns, where rounding noise in floats would pick the same one again and again. "Chosen
-least recently" and not a rotating index: with four idle nodes of which one drains every other request, a rotation sends
-5/0/5/2 of twelve, this sends 3/3/3/3.
+Theory. Every pool has a heap of its open nodes, keyed (score, chosen). A score changes only when the node's own
+numbers do, so it is computed then and not at the choice. Scores are fixed-point integers: two nodes whose scores
+are equal on paper are equal here, and go by turns, where rounding noise in floats would pick the same one again and
+again. "Chosen least recently" and not a rotating index: with four idle nodes of which one drains every other
+request, a rotation sends 5/0/5/2 of twelve, this sends 3/3/3/3.
 
 A node that is removed keeps its leases' numbers in its slot until the slot is used again under the next generation; a
 lease carries the generation it was made on, so it can't touch the successor.

@@ -85,7 +85,6 @@ cdef class Scheduler:
                        double gpu_weight, double queue_weight, int64_t rebase_at, int64_t seed) noexcept:
         cdef Core *core = &self.core
         cdef int32_t table_length = page_table_length(requests)
-        cdef int32_t pool
         core.decisions = <Decision *> core_calloc(core.decision_max, sizeof(Decision))
         core.down_since = <int64_t *> core_calloc(core.pool_max, sizeof(int64_t))
         core.deadline_position = <int32_t *> core_calloc(requests, sizeof(int32_t))
