@@ -75,9 +75,10 @@ def slope() -> None:
     for waiting in SLOPE:
         users = max(2, waiting // 10)
         cycle = per_operation("cycle", users, waiting)
-        cancel = per_operation("cancel", users, waiting)
+        # Too few to cancel tell more about the interpreter's start than about the core.
+        cancel = f"{per_operation('cancel', users, waiting):.0f}" if waiting >= 1_000 else "-"
         first, last = first or cycle, cycle
-        print(f"| {waiting:,} | {users:,} | {cycle:.0f} | {cancel:.0f} |", flush=True)
+        print(f"| {waiting:,} | {users:,} | {cycle:.0f} | {cancel} |", flush=True)
     steps = log(SLOPE[-1] / SLOPE[0], 4)
     print(f"\n{(last - first) / steps:.0f} instructions more for every fourfold queue.")
 

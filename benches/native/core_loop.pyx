@@ -55,7 +55,7 @@ cdef class Loop:
             self.scheduler.set_node_pools(0, node, [self.submission.pool])
             self.scheduler.set_node_load(0, node, (i * 37 % 100) / 100, 0)
             self.scheduler.set_node_state(0, node, core.UP)
-        for i in range(nodes * slots):
+        for _ in range(nodes * slots):
             self.submit()
             self.drain()
         for i in range(waiting):

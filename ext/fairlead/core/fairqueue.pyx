@@ -28,16 +28,16 @@ level between. A pool is eligible while one of its users is and one of its nodes
 
 FIFO is the same tree with another key: the place in time of the oldest request below a share.
 
-The parts: slots.pyx holds the requests, heap.pyx the order, shares.pyx the tree, flows.pyx the users; what happens to
-a request is here.
+The parts: slots.pyx holds the requests, heap.pyx the order, shares.pyx the tree, flows.pyx the users; what happens
+to a request is here.
 """
 
 from fairlead.core.flows cimport flow_find, flow_obtain, flow_settle, forget_idle
 from fairlead.core.heap cimport heap_remove, heap_shift_keys, heap_top, heap_update
 from fairlead.core.memory cimport CHECK
 from fairlead.core.shares cimport (
-    IDLE, NOWHERE, READY, ROOT, FairQueue, Level, Share, User, charge, enter, flow_is_eligible, leave, level_is_eligible,
-    ready_key, rekey, user_refresh,
+    IDLE, NOWHERE, READY, ROOT, FairQueue, Level, Share, User, charge, enter, flow_is_eligible, leave,
+    level_is_eligible, ready_key, rekey, user_refresh,
 )
 from fairlead.core.slots cimport NIL, RUNNING, WAITING, Request
 from libc.stdint cimport int32_t, int64_t

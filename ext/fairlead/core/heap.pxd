@@ -17,8 +17,8 @@ cdef struct Pages:    # what the heaps of one owner draw their pages from
 cdef struct Heap:
     # set once
     Pages *source
-    Entry **pages     # table of the pages in use
-    int32_t *position # item -> index in the heap, or -1; heaps that exclude each other may share one
+    Entry **pages      # table of the pages in use
+    int32_t *position  # item -> index in the heap, or -1; heaps that exclude each other may share one
     int32_t page_max
     # changes
     int32_t page_count

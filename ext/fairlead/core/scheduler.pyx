@@ -77,7 +77,8 @@ cdef class Scheduler:
         limited("seed", seed, 0, INT64_MAX)
         if not 0.0 <= gpu_weight <= 1e6 or not 0.0 <= queue_weight <= 1e6:
             raise ValueError(f"gpu_weight is {gpu_weight}, queue_weight is {queue_weight}: choose 0..1e6")
-        if not self.allocate(requests, flows, nodes_max, order == FIFO, routing, gpu_weight, queue_weight, rebase_at, seed):
+        if not self.allocate(requests, flows, nodes_max, order == FIFO, routing, gpu_weight, queue_weight, rebase_at,
+                             seed):
             raise MemoryError(f"no memory for a scheduler of {requests} requests and {flows} flows")
         self.owner = PyThread_get_thread_ident()
 
