@@ -1,0 +1,197 @@
+"""What the router needs to know of a request, read from its body; the body itself goes to the node as it came.
+
+Promise: ``inspect`` gives facts that every engine would read the same way, or a 400 that names the field, the value
+and the limit. Any bytes are safe: orjson limits nesting to 1,024 and refuses a byte order mark, invalid UTF-8, NaN
+and lone surrogates.
+
+Theory. Parsers differ in which of two equal keys they take, so a body could show the router one model and the engine
+another. A parsed object has lost the second key; but if the keys counted in the raw bytes are as many as the object
+has, there was none. Only when they differ does anybody look closer, and only a key that is read here is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from fairlead.errors import ApiError
+from fairlead.multipart import form_fields, is_multipart
+from fairlead.strict import shown
+from fairlead.wire.jsonscan import top_level_keys
+
+COMPLETIONS_PATH: Final = "/v1/completions"
+FORM_PATH: Final = "/v1/audio/transcriptions"
+JSON_PATHS: Final = frozenset(
+    (
+        "/v1/chat/completions",
+        COMPLETIONS_PATH,
+        "/v1/embeddings",
+        "/v1/responses",
+        "/v1/messages",
+        "/v1/messages/count_tokens",
+        "/v1/rerank",
+        "/v1/score",
+        "/tokenize",
+        "/detokenize",
+        "/v1/audio/speech",
+        "/v1/images/generations",
+    )
+)
+INFERENCE_PATHS: Final = JSON_PATHS | {FORM_PATH}
+
+MODEL_MAX: Final = 256
+TOKENS_MAX: Final = 2**31 - 1
+
+_KEYS_READ: Final = (
+    b"model",
+    b"stream",
+    b"n",
+    b"best_of",
+    b"max_tokens",
+    b"max_completion_tokens",
+    b"prompt",
+    b"user",
+)
+_FORM_FIELDS: Final = frozenset({"model", "stream"})
+_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+@dataclass(slots=True)
+class Facts:
+    """width: sequences that the request makes an engine run at once; max_tokens: None if the client set none."""
+
+    path: str
+    model: str
+    stream: bool
+    width: int
+    max_tokens: int | None
+    body_user: str | None
+    size_bytes: int
+
+
+def inspect(path: str, content_type: str, body: bytes, width_max: int) -> Facts:
+    """Facts of a POST to an inference path. Raises ApiError: invalid_json, missing_model, duplicate_key,
+    invalid_value, invalid_header (a form without a usable boundary).
+
+    The known paths are read as what they take, whatever the content type says; extra paths of a node by content type.
+    """
+    if path == FORM_PATH or (path not in JSON_PATHS and is_multipart(content_type)):
+        return _inspect_form(path, content_type, body)
+    fields = _parse_object(body)
+    max_tokens = _integer(fields, "max_tokens", 0, TOKENS_MAX)
+    max_completion_tokens = _integer(fields, "max_completion_tokens", 0, TOKENS_MAX)
+    user = fields.get("user")
+    return Facts(
+        path=path,
+        model=_model(fields.get("model")),
+        stream=_stream(fields.get("stream")),
+        width=_width(path, fields, width_max),
+        max_tokens=max_tokens if max_completion_tokens is None else max_completion_tokens,
+        body_user=user if isinstance(user, str) else None,
+        size_bytes=len(body),
+    )
+
+
+def check_content_encoding(value: str | None) -> None:
+    """Refuse a compressed body (ApiError 415): it would have to be inflated before its model can be read."""
+    if value is not None and value.strip().lower() not in ("", "identity"):
+        message = f"the header Content-Encoding is {shown(value)}: send the body as it is (identity)"
+        raise ApiError("unsupported_encoding", message, param="Content-Encoding")
+
+
+def _parse_object(body: bytes) -> dict[str, Any]:
+    try:
+        fields = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise ApiError("invalid_json", f"the body is not valid JSON: {error.msg} at character {error.pos}") from None
+    if not isinstance(fields, dict):
+        raise ApiError("invalid_json", "the body must be a JSON object with a `model`")
+    keys = top_level_keys(body)
+    if len(keys) != len(fields):
+        counts = Counter(orjson.loads(b'"%b"' % key).encode() if b"\\" in key else key for key in keys)
+        for key in _KEYS_READ:
+            if counts[key] > 1:
+                name = key.decode()
+                raise ApiError("duplicate_key", f"the body has {counts[key]} keys {name!r}: send one", param=name)
+    return fields
+
+
+def _model(value: object) -> str:
+    if value is None or value == "":
+        raise ApiError("missing_model", "the request has no `model`: name one, see GET /v1/models", param="model")
+    if not isinstance(value, str):
+        raise ApiError("missing_model", f"`model` is {shown(value)}: it must be a string", param="model")
+    if len(value) > MODEL_MAX or _CONTROL.search(value):
+        message = f"`model` is {shown(value)}: it must be 1..{MODEL_MAX} characters without control characters"
+        raise ApiError("invalid_value", message, param="model")
+    return value
+
+
+def _stream(value: object) -> bool:
+    if value is None:
+        return False
+    if not isinstance(value, bool):
+        raise ApiError("invalid_value", f"`stream` is {shown(value)}: it must be true or false", param="stream")
+    return value
+
+
+def _integer(fields: dict[str, Any], name: str, low: int, high: int, limit: str = "") -> int | None:
+    value = fields.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        message = f"`{name}` is {shown(value)}: it must be an integer {low}..{high}{limit}"
+        raise ApiError("invalid_value", message, param=name)
+    return value
+
+
+def _width(path: str, fields: dict[str, Any], width_max: int) -> int:
+    """max(n, best_of) x prompts.
+
+    Only completions run a list of prompts as so many sequences, each of which decodes for as long as its answer
+    is. A list of embedding inputs goes through the engine as one batch without any decoding and is gone again, so
+    it counts as one; so do the documents of a rerank.
+    """
+    limit = " (limits.width)"
+    sequences = max(
+        _integer(fields, "n", 1, width_max, limit) or 1,
+        _integer(fields, "best_of", 1, width_max, limit) or 1,
+    )
+    prompts = _prompt_count(fields.get("prompt")) if path == COMPLETIONS_PATH else 1
+    if sequences * prompts > width_max:
+        message = (
+            f"`prompt` has {prompts} prompts, times {sequences} sequences each (n, best_of): a request may run"
+            f" {width_max} sequences (limits.width): split it"
+        )
+        raise ApiError("invalid_value", message, param="prompt")
+    return sequences * prompts
+
+
+def _prompt_count(prompt: object) -> int:
+    """A list of strings or of token lists is many prompts; a list that begins with a token is one prompt."""
+    if not isinstance(prompt, list) or not prompt or isinstance(prompt[0], int):
+        return 1
+    return len(prompt)
+
+
+def _inspect_form(path: str, content_type: str, body: bytes) -> Facts:
+    fields = form_fields(content_type, body, _FORM_FIELDS)
+    try:
+        model, stream = (fields.get(name, b"").decode() for name in ("model", "stream"))
+    except UnicodeDecodeError:
+        raise ApiError("invalid_value", "the fields `model` and `stream` of the form must be UTF-8") from None
+    if stream.lower() not in ("", "true", "false", "1", "0"):
+        raise ApiError("invalid_value", f"`stream` is {shown(stream)}: it must be true or false", param="stream")
+    return Facts(
+        path=path,
+        model=_model(model),
+        stream=stream.lower() in ("true", "1"),
+        width=1,
+        max_tokens=None,
+        body_user=None,
+        size_bytes=len(body),
+    )

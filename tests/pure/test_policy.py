@@ -1,0 +1,273 @@
+"""Deadlines, request ids and the drain rate, by hand-worked numbers and by a second method."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from multidict import CIMultiDict
+
+from fairlead.clock import MILLISECOND_NS, SECOND_NS
+from fairlead.config import Config, load
+from fairlead.errors import ApiError
+from fairlead.identity import User
+from fairlead.inspection import Facts
+from fairlead.policy import (
+    DrainRate,
+    core_numbers,
+    cost,
+    deadlines,
+    make_request_id,
+    sane_request_id,
+    whole_seconds,
+)
+
+NOW = 1_000_000_000_000
+FACTS = Facts("/v1/completions", "m", False, 4, None, None, 10)
+ALICE = User("alice", 1, 3, 0, 0)
+
+
+@pytest.fixture(scope="module")
+def config() -> Config:
+    return load(None, env={})
+
+
+def times(config: Config, **headers: str) -> tuple[float, bool, float]:
+    """(queue s, never wait, total s) from now."""
+    names = {"request": "x-request-timeout-ms", "queue": "x-queue-timeout-ms"}
+    queue_ns, never_wait, total_ns = deadlines(CIMultiDict({names[k]: v for k, v in headers.items()}), NOW, config)
+    return (queue_ns - NOW) / SECOND_NS, never_wait, (total_ns - NOW) / SECOND_NS
+
+
+# Numbers for the core ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("policy", "weight"), [("wfq", 3), ("round_robin", 1), ("fifo", 1)])
+def test_only_wfq_weighs_users(policy: str, weight: int) -> None:
+    assert core_numbers(policy, ALICE, FACTS) == (weight, 4)
+    assert cost(policy, FACTS) == 4
+
+
+# Deadlines -----------------------------------------------------------------------------------------
+
+
+def test_without_headers_the_configuration_decides(config: Config) -> None:
+    assert times(config) == (60, False, 3600)
+
+
+def test_the_whole_budget_bounds_the_wait_too(config: Config) -> None:
+    assert times(config, request="1500") == (1.5, False, 1.5)
+    assert times(config, request="120000") == (60, False, 120)
+
+
+def test_a_client_can_shorten_only(config: Config) -> None:
+    assert times(config, request="86400000", queue="86400000") == (60, False, 3600)
+    assert times(config, queue="250") == (0.25, False, 3600)
+    assert times(config, queue="250", request="100") == (0.1, False, 0.1)
+
+
+def test_zero_means_never_wait_and_leaves_the_deadline(config: Config) -> None:
+    assert times(config, queue="0") == (60, True, 3600)
+    assert times(config, queue="0", request="100") == (0.1, True, 0.1)
+
+
+@pytest.mark.parametrize("name", ["X-Request-Timeout-Ms", "X-Queue-Timeout-Ms"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "-1",
+        "+1",
+        "1.0",
+        "1e3",
+        "1_000",
+        " 1",
+        "\u0661",
+        "\u00b2",
+        "0x10",
+        "01",
+        "86400001",
+        "9" * 20,
+        "9" * 5000,
+        "NaN",
+        "a\nb",
+    ],
+)
+def test_anything_but_a_bounded_integer_is_refused(config: Config, name: str, value: str) -> None:
+    with pytest.raises(ApiError) as caught:
+        deadlines({name: value}, NOW, config)
+    error = caught.value
+    assert (error.status, error.code, error.param) == (400, "invalid_header", name)
+    assert name in error.message
+    assert "86400000" in error.message
+    assert error.message.isprintable()
+    assert len(error.message) < 250
+
+
+def test_no_budget_at_all_is_refused(config: Config) -> None:
+    with pytest.raises(ApiError, match=r"X-Request-Timeout-Ms is '0': it must be an integer 1\.\.86400000"):
+        deadlines({"X-Request-Timeout-Ms": "0"}, NOW, config)
+
+
+def test_a_header_given_twice_is_refused(config: Config) -> None:
+    twice = CIMultiDict([("X-Queue-Timeout-Ms", "5"), ("x-queue-timeout-ms", "5")])
+    with pytest.raises(ApiError) as caught:
+        deadlines(twice, NOW, config)
+    assert caught.value.code == "invalid_header"
+
+
+def test_a_short_total_of_the_configuration_bounds_the_wait(tmp_path: Path) -> None:
+    path = tmp_path / "f.yaml"
+    path.write_text("nodes: [http://127.0.0.1:1]\ntimeouts: {total: 5s}\n")
+    assert times(load(path, env={})) == (5, False, 5)
+
+
+# Request ids ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", ["a", "A-b_c.9", "x" * 128])
+def test_a_sane_id_is_taken(value: str) -> None:
+    assert sane_request_id(value) == value
+
+
+@pytest.mark.parametrize("value", [None, "", "x" * 129, "a b", "a\n", "a\r\nb", "é", "a/b", "\uff11"])
+def test_any_other_id_is_not(value: str | None) -> None:
+    assert sane_request_id(value) is None
+
+
+def test_made_ids_are_sane_and_differ() -> None:
+    ids = {make_request_id() for _ in range(1000)}
+    assert len(ids) == 1000
+    assert all(sane_request_id(each) for each in ids)
+
+
+# Drain rate ----------------------------------------------------------------------------------------
+
+
+def at(seconds: float) -> int:
+    return NOW + int(seconds * SECOND_NS)
+
+
+def test_before_any_measure_there_is_no_estimate() -> None:
+    rate = DrainRate(NOW)
+    rate.started(at(0))
+    rng = random.Random(1)
+    assert rate.per_second(at(10)) is None
+    assert rate.estimated_wait_s(at(10), 5) is None
+    waits = [rate.retry_after_ms(at(10), 5, rng) for _ in range(200)]
+    assert 1000 <= min(waits) < 1100
+    assert 1900 < max(waits) <= 2000
+
+
+def test_four_requests_of_two_seconds_on_four_slots_are_two_a_second() -> None:
+    rate = DrainRate(NOW)
+    for turn in range(10):
+        for _ in range(4):
+            rate.started(at(2 * turn))
+        for _ in range(4):
+            rate.ended(at(2 * turn + 2))
+    assert rate.per_second(at(20)) == pytest.approx(2)
+    assert rate.estimated_wait_s(at(20), 1) == 1
+    assert rate.estimated_wait_s(at(20), 7) == 4
+    assert rate.estimated_wait_s(at(20), 100) == 50
+
+
+def test_a_quiet_night_does_not_count() -> None:
+    rate = DrainRate(NOW)
+    for second in range(4):
+        rate.started(at(second))
+        rate.ended(at(second + 1))
+    assert rate.per_second(at(4)) == pytest.approx(1)
+    for later in (20, 33.9, 40, 100_000):
+        assert rate.per_second(at(later)) == pytest.approx(1)
+    rate.started(at(100_000))
+    rate.ended(at(100_000.5))
+    assert rate.per_second(at(100_001)) == pytest.approx(5 / 4.5)
+
+
+def test_a_pool_that_hangs_is_no_faster_than_one_in_the_time_it_hung() -> None:
+    rate = DrainRate(NOW)
+    rate.started(at(0))
+    rate.ended(at(1))
+    rate.started(at(1))
+    assert rate.per_second(at(1)) == pytest.approx(1)
+    assert rate.per_second(at(100)) == pytest.approx(1 / 30, rel=0.05)
+    assert rate.estimated_wait_s(at(100), 1) in (29, 30)
+
+
+@pytest.mark.parametrize("later", range(30, 95))
+def test_what_ended_before_the_window_is_forgotten_after_any_leap(later: int) -> None:
+    rate = DrainRate(NOW)
+    rate.started(at(0))
+    rate.started(at(0))
+    rate.ended(at(0.5), count=50)
+    measured = rate.per_second(at(later))
+    assert measured is not None
+    assert measured <= 1 / 29
+
+
+def test_a_request_that_went_back_to_the_queue_drained_nothing() -> None:
+    rate = DrainRate(NOW)
+    rate.started(at(0))
+    rate.ended(at(1), count=0)
+    assert rate.per_second(at(1)) is None
+    rate.started(at(1))
+    rate.ended(at(2))
+    assert rate.per_second(at(2)) == pytest.approx(0.5)
+
+
+def test_requests_that_take_no_time_divide_by_nothing() -> None:
+    rate = DrainRate(NOW)
+    rate.started(NOW)
+    rate.ended(NOW)
+    assert rate.estimated_wait_s(NOW, 1) == 1
+
+
+@given(st.lists(st.tuples(st.sampled_from(["started", "ended", "look"]), st.integers(0, 40_000)), max_size=60))
+def test_the_rate_is_that_of_a_plain_count_over_the_window(steps: list[tuple[str, int]]) -> None:
+    """The second method keeps the working time of every end and counts those within the window."""
+    rate, now_ms, worked_ms, running = DrainRate(0), 0, 0, 0
+    ends: list[int] = []
+    for step, wait_ms in steps:
+        now_ms += wait_ms
+        worked_ms += wait_ms if running else 0
+        if step == "started":
+            rate.started(now_ms * MILLISECOND_NS)
+            running += 1
+        elif step == "ended" and running:
+            rate.ended(now_ms * MILLISECOND_NS)
+            running -= 1
+            ends.append(worked_ms)
+        origin_ms = max(0, (worked_ms // 1000 - 29) * 1000)
+        window_s = max(worked_ms - origin_ms, 1) / 1000
+        ended = sum(end >= origin_ms for end in ends)
+        measured = rate.per_second(now_ms * MILLISECOND_NS)
+        if not ends:
+            assert measured is None
+        elif ended:
+            assert measured == pytest.approx(ended / window_s)
+        else:
+            assert measured is not None
+            assert 0 < measured <= 1 / window_s
+
+
+@given(st.integers(1, 10**9), st.integers(1, 10**6), st.integers(0, 2**32))
+def test_retry_after_is_always_within_what_clients_obey(position: int, ended: int, seed: int) -> None:
+    rate = DrainRate(NOW)
+    rate.started(NOW)
+    rate.ended(at(1), count=ended)
+    wait_ms = rate.retry_after_ms(at(1), position, random.Random(seed))
+    assert 1000 <= wait_ms <= 59_000
+    assert 1 <= whole_seconds(wait_ms) <= 59
+    assert whole_seconds(wait_ms) * 1000 >= wait_ms
+    wanted_ms = position / ended * 1000
+    if 1250 < wanted_ms < 49_000:
+        assert 0.8 * wanted_ms - 1 <= wait_ms <= 1.2 * wanted_ms + 1
+
+
+def test_one_seed_one_answer() -> None:
+    rate = DrainRate(NOW)
+    assert rate.retry_after_ms(NOW, 1, random.Random(7)) == rate.retry_after_ms(NOW, 1, random.Random(7))
