@@ -191,7 +191,8 @@ class Scheduler:
         """waiting, running, nodes, usable, open, virtual_time, eligible_users, eligible_weight."""
 
     def node(self, node: int, /) -> dict[str, int]:
-        """state, slots, running (slots occupied), leases, others, score (1e-9, or raw points), chosen (order of last choice). Empty: stale."""
+        """state, slots, running (slots occupied), leases, others, score (1e-9, or raw points), chosen (order of last
+        choice). Empty: stale handle."""
 
     def user(self, pool: int, user: int, /) -> dict[str, int]:
         """waiting, running, virtual_start, weight of the user in this pool. Empty: it has no counter there."""
