@@ -15,7 +15,7 @@ A pool's level in the tree is its index + 1. Levels above that are free for tier
 """
 
 from fairlead.core.fairqueue cimport (
-    queue_append, queue_dispatch, queue_finish, queue_move, queue_next, queue_remove, queue_requeue,
+    queue_append, queue_dispatch, queue_finish, queue_move, queue_next, queue_prefer, queue_remove, queue_requeue,
 )
 from fairlead.core.flows cimport flow_configure, flow_find, flow_obtain, flow_settle, user_find
 from fairlead.core.heap cimport heap_expect, heap_push, heap_remove, heap_top, heap_update
@@ -231,6 +231,7 @@ cdef bint core_requeue(Core *core, int64_t handle) noexcept nogil:
         request.attempts += 1
     queue_requeue(&core.queue, slot)
     give_back(core, request)
+    queue_prefer(&core.queue, slot)
     request.node = NIL
     heap_push(&core.deadlines, effective_deadline(core, request, pool_of(core, request)), request.order, slot)
     core.counters.requeued += 1

@@ -40,7 +40,7 @@ from fairlead.core.shares cimport (
     level_is_eligible, ready_key, rekey, user_refresh,
 )
 from fairlead.core.slots cimport NIL, RUNNING, WAITING, Request
-from libc.stdint cimport int32_t, int64_t
+from libc.stdint cimport int32_t, int64_t, uint64_t
 
 
 cdef inline void count(FairQueue *queue, int32_t index, int32_t waiting, int32_t running) noexcept nogil:
@@ -234,7 +234,8 @@ cdef void queue_finish(FairQueue *queue, int32_t slot, int64_t cost) noexcept no
 
 
 cdef void queue_requeue(FairQueue *queue, int32_t slot) noexcept nogil:
-    """A running request waits again, at its place in time, uncharged. The caller then gives its slots back."""
+    """A running request waits again, at its place in time, uncharged. The caller then gives its slots back and calls
+    queue_prefer."""
     cdef Request *requests = queue.slots.requests
     cdef int32_t flow = requests[slot].flow
     cdef Share *share = &queue.shares[flow]
@@ -252,6 +253,23 @@ cdef void queue_requeue(FairQueue *queue, int32_t slot) noexcept nogil:
     user_refresh(queue, share.user)
     if queue.fifo:
         rekey(queue, flow)
+
+
+cdef void queue_prefer(FairQueue *queue, int32_t slot) noexcept nogil:
+    """Among equals, a request that came back goes first: each share above it competes with its place in time.
+
+    Places in time and stamps are drawn from one sequence, so a stamp stays unique.
+    """
+    cdef uint64_t order = queue.slots.requests[slot].order
+    cdef int32_t index = queue.slots.requests[slot].flow
+    cdef Share *share
+    while index != ROOT:
+        share = &queue.shares[index]
+        if share.stamp > order:
+            share.stamp = order
+            if share.where == READY:
+                heap_update(&queue.levels[share.parent].ready, ready_key(queue, index), order, index)
+        index = share.parent
 
 
 cdef void queue_move(FairQueue *queue, int32_t slot, int32_t parent) noexcept nogil:

@@ -166,7 +166,8 @@ class Scheduler:
 
     def requeue(self, now_ns: int, handle: int, /) -> bool:
         """Give a dispatched request's slots and charge back and put it into its user's queue again, with its
-        handle, its deadline and its place in time: that is the head, unless older ones came back as well.
+        handle, its deadline and its place in time: that is the head, unless older ones came back as well. Among users
+        whose turn it equally is, its user's comes first.
         Its last two nodes are avoided while another has a free slot. Waiting limits do not apply to it."""
 
     def move(self, now_ns: int, handle: int, pool: int, /) -> bool:

@@ -1,0 +1,198 @@
+"""The core against the model, call by call: tiny capacities, every operation, everything compared after every step."""
+
+from collections import Counter
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from fairlead.core import scheduler as core
+from models.scheduler_model import Model
+
+STEPS = Counter()
+USERS = st.integers(1, 3)
+PICK = st.integers(0, 1000)
+
+
+class SchedulerMachine(RuleBasedStateMachine):
+    """Handles of core and model differ in number and not in meaning: pairs are kept."""
+
+    def __init__(self):
+        super().__init__()
+        self.now = 0
+        self.waiting, self.running, self.spent, self.nodes = [], [], [], []
+
+    @initialize(
+        order=st.sampled_from([core.FAIR, core.FAIR, core.FIFO]),
+        routing=st.sampled_from([core.SCORE, core.SCORE_RAW, core.LEAST_LOADED]),
+        waiting_max=st.integers(0, 4),
+        running_max=st.integers(1, 4),
+        bytes_max=st.sampled_from([5, 1000]),
+        page=st.sampled_from([1, 2, 8]),
+        patience=st.sampled_from([3, core.NEVER]),
+        rebase_at=st.sampled_from([1, 2 * core.VIRTUAL_UNIT, 1 << 61]),
+    )
+    def build(self, order, routing, waiting_max, running_max, bytes_max, page, patience, rebase_at):
+        limits = dict(
+            waiting_max=waiting_max,
+            running_max=running_max,
+            waiting_bytes_max=bytes_max,
+            nodes_max=3,
+            pools_max=2,
+            decisions_max=page,
+            order=order,
+            routing=routing,
+            no_node_wait_ns=patience,
+            rebase_at=rebase_at,
+        )
+        self.core, self.model = core.Scheduler(**limits), Model(**limits)
+        self.pools = [self.both("add_pool") for _ in range(2)]
+        for slots in (1, 2):
+            self.add_node(slots)
+            self.both("set_node_pools", self.nodes[-1], [0, 1][:slots])
+            self.both("set_node_state", self.nodes[-1], core.UP)
+
+    def both(self, name, *arguments):
+        """Call core and model with their own handles; the answers must agree, and pairs of handles come back."""
+        ours = [value[0] if isinstance(value, tuple) else value for value in arguments]
+        theirs = [value[1] if isinstance(value, tuple) else value for value in arguments]
+        answer = getattr(self.core, name)(self.now, *ours)
+        expected = getattr(self.model, name)(self.now, *theirs)
+        if name == "add_node" or (name == "submit" and answer > 0 and expected > 0):
+            return answer, expected
+        assert answer == expected, (name, arguments, answer, expected)
+        return answer
+
+    @rule(step=st.sampled_from([0, 1, 1, 2, 5]))
+    def wait(self, step):
+        self.now += step
+
+    @rule(
+        pool=st.integers(0, 1),
+        user=USERS,
+        weight=st.sampled_from([1, 2, 7, 16]),
+        cost=st.integers(0, 9),
+        width=st.sampled_from([1, 1, 2]),
+        size=st.integers(0, 4),
+        patience=st.sampled_from([0, 1, 4, 1000]),
+        running_max=st.sampled_from([0, 0, 1, 2]),
+        waiting_max=st.sampled_from([0, 0, 1, 2]),
+    )
+    def submit(self, pool, user, weight, cost, width, size, patience, running_max, waiting_max):
+        deadline = self.now + patience
+        pair = self.both("submit", pool, user, weight, cost, width, size, deadline, running_max, waiting_max)
+        if isinstance(pair, tuple):
+            self.waiting.append(pair)
+
+    @rule()
+    def drain(self):
+        decisions, expected = self.core.drain(self.now), self.model.drain(self.now)
+        known, nodes = dict(self.waiting), dict(self.nodes)
+        assert [(kind, known[handle], nodes.get(node, 0)) for kind, handle, node in decisions] == expected
+        for kind, handle, _ in decisions:
+            pair = (handle, known[handle])
+            self.waiting.remove(pair)
+            (self.running if kind == core.DISPATCHED else self.spent).append(pair)
+
+    @precondition(lambda self: self.running)
+    @rule(pick=PICK, outcome=st.sampled_from([1, 2, 3]), cost=st.integers(0, 20))
+    def finish(self, pick, outcome, cost):
+        pair = self.running.pop(pick % len(self.running))
+        assert self.both("finish", pair, outcome, cost)
+        self.spent.append(pair)
+
+    @precondition(lambda self: self.running)
+    @rule(pick=PICK)
+    def requeue(self, pick):
+        pair = self.running.pop(pick % len(self.running))
+        assert self.both("requeue", pair)
+        self.waiting.append(pair)
+
+    @precondition(lambda self: self.waiting)
+    @rule(pick=PICK)
+    def cancel(self, pick):
+        pair = self.waiting.pop(pick % len(self.waiting))
+        assert self.both("cancel", pair)
+        self.spent.append(pair)
+
+    @precondition(lambda self: self.waiting)
+    @rule(pick=PICK, pool=st.integers(0, 1))
+    def move(self, pick, pool):
+        assert self.both("move", self.waiting[pick % len(self.waiting)], pool)
+
+    @precondition(lambda self: self.spent)
+    @rule(pick=PICK)
+    def use_a_spent_handle(self, pick):
+        pair = self.spent[pick % len(self.spent)]
+        for name, rest in (("finish", (1, 1)), ("cancel", ()), ("requeue", ()), ("move", (0,))):
+            assert self.both(name, pair, *rest) is False
+
+    @precondition(lambda self: len(self.nodes) < 3)
+    @rule(slots=st.integers(0, 3))
+    def add_node(self, slots):
+        self.nodes.append(self.both("add_node", slots))
+
+    @precondition(lambda self: self.nodes)
+    @rule(pick=PICK)
+    def remove_node(self, pick):
+        pair = self.nodes.pop(pick % len(self.nodes))
+        assert self.both("remove_node", pair)
+        assert not self.both("remove_node", pair)
+
+    @precondition(lambda self: self.nodes)
+    @rule(pick=PICK, state=st.sampled_from([core.DOWN, core.UP, core.UP, core.DRAINING]))
+    def set_state(self, pick, state):
+        assert self.both("set_node_state", self.nodes[pick % len(self.nodes)], state)
+
+    @precondition(lambda self: self.nodes)
+    @rule(pick=PICK, pools=st.sampled_from([[], [0], [1], [0, 1]]))
+    def set_pools(self, pick, pools):
+        assert self.both("set_node_pools", self.nodes[pick % len(self.nodes)], pools)
+
+    @precondition(lambda self: self.nodes)
+    @rule(pick=PICK, slots=st.integers(0, 3), gpu=st.sampled_from([-1.0, 0.0, 0.1, 0.9, 2.0]), others=st.integers(0, 5))
+    def set_numbers(self, pick, slots, gpu, others):
+        assert self.both("set_node_slots", self.nodes[pick % len(self.nodes)], slots)
+        assert self.both("set_node_load", self.nodes[pick % len(self.nodes)], gpu, others)
+
+    @invariant()
+    def agree(self):
+        if not hasattr(self, "core"):
+            return
+        STEPS["steps"] += 1
+        self.core.check()
+        assert self.core.counters() == self.model.counters()
+        assert self.core.next_deadline_ns() == self.model.next_deadline_ns()
+        for pool in self.pools:
+            assert self.core.pool(pool) == self.model.pool(pool)
+            for user in (1, 2, 3):
+                assert self.core.user(pool, user) == self.model.user(pool, user)
+        for ours, theirs in self.nodes:
+            assert self.core.node(ours) == self.model.node(theirs)
+        for ours, theirs in self.waiting:
+            assert self.core.position(ours) == self.model.position(theirs)
+
+
+def test_core_and_model_agree_on_everything(request):
+    STEPS.clear()
+    examples = {"dev": 60, "ci": 600}[request.config.getoption("--profile")]
+    run_state_machine_as_test(
+        SchedulerMachine,
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=60,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            print_blob=True,
+        ),
+    )
+    print(f"{STEPS['steps']:,} steps compared")
+    if request.config.getoption("--profile") == "ci":
+        assert STEPS["steps"] >= 20_000, "the machine must run at least 20,000 steps in CI"
