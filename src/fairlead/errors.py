@@ -13,6 +13,7 @@ import orjson
 
 # Status and type of every code the router answers with; the HTTP contract as data.
 CODES: Final[dict[str, tuple[int, str]]] = {
+    "bad_request": (400, "invalid_request_error"),
     "invalid_json": (400, "invalid_request_error"),
     "missing_model": (400, "invalid_request_error"),
     "duplicate_key": (400, "invalid_request_error"),
@@ -26,10 +27,12 @@ CODES: Final[dict[str, tuple[int, str]]] = {
     "request_too_large": (413, "invalid_request_error"),
     "queue_full": (429, "requests"),
     "user_queue_full": (429, "requests"),
+    "internal_error": (500, "server_error"),
     "upstream_error": (502, "server_error"),
     "no_healthy_node": (503, "server_error"),
     "model_loading": (503, "server_error"),
     "draining": (503, "server_error"),
+    "overloaded": (503, "server_error"),
     "queue_timeout": (504, "timeout_error"),
     "first_byte_timeout": (504, "timeout_error"),
     "idle_timeout": (504, "timeout_error"),

@@ -1,0 +1,140 @@
+"""The composition root: everything is built here once, started in order, and stopped in the order in which it is used.
+
+Promise: after ``start`` the router serves; after ``stop`` nothing of it is left, no task, no timer, no connection.
+There is no logic here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Final
+
+from fairlead.admin import Admin
+from fairlead.clock import Clock, now_ns
+from fairlead.config import Config
+from fairlead.core import scheduler as core
+from fairlead.driver import Driver
+from fairlead.frontend import Frontend, Health
+from fairlead.gateway import Gateway
+from fairlead.listener import Listener
+from fairlead.metrics import Exposition, Meter
+from fairlead.nodes import Registry
+
+log = logging.getLogger(__name__)
+
+ORDERS: Final = {"fifo": core.FIFO, "round_robin": core.FAIR, "wfq": core.FAIR}
+ROUTINGS: Final = {
+    "score": core.SCORE,
+    "score_raw": core.SCORE_RAW,
+    "least_loaded": core.LEAST_LOADED,
+    "p2c": core.P2C,
+}
+NODES_MAX: Final = 1024
+POOLS_MAX: Final = 256
+ADMIN_CONNECTIONS_MAX: Final = 256
+_POLL_S: Final = 0.02
+
+
+class Router:
+    """One router. Not started twice."""
+
+    def __init__(
+        self,
+        config: Config,
+        loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        clock: Clock = now_ns,
+        seed: int | None = None,
+    ) -> None:
+        loop = loop or asyncio.get_running_loop()
+        self._config = config
+        self.driver = make_driver(config, loop, clock, seed)
+        self.meter = Meter()
+        self.registry = Registry(loop, config, self.driver)
+        self.gateway = Gateway(config, self.driver, self.registry, self.meter)
+        self.registry.moved = self.gateway.model_moved
+        health = Health(self._why_not_ready)
+        keep_alive_s = config.timeouts.keep_alive_ns / 1e9
+        # A client that takes nothing for as long as a node may send nothing is as dead as the node would be.
+        stall_s = config.timeouts.idle_ns / 1e9
+        self._public = Listener(
+            loop,
+            Frontend(config, self.gateway, self.registry, health).handle,
+            keep_alive_s=keep_alive_s,
+            stall_s=stall_s,
+            connections_max=config.limits.connections,
+        )
+        self._admin: Listener | None = None
+        if config.admin is not None:
+            exposition = Exposition(self.meter, self.driver, self.registry)
+            admin = Admin(config.admin[0], self.driver, self.gateway, self.meter, self.registry, exposition, health)
+            self._admin = Listener(
+                loop,
+                admin.handle,
+                keep_alive_s=keep_alive_s,
+                stall_s=stall_s,
+                connections_max=ADMIN_CONNECTIONS_MAX,
+            )
+
+    @property
+    def addresses(self) -> dict[str, tuple[str, int]]:
+        """Where it listens: "public", and "admin" if there is one."""
+        listeners = {"public": self._public, "admin": self._admin}
+        return {name: each.address for name, each in listeners.items() if each is not None and each.address is not None}
+
+    async def start(self) -> None:
+        """Listen and ask the nodes. OSError: an address can't be had; nothing is left then."""
+        try:
+            if self._admin is not None and self._config.admin is not None:
+                await self._admin.start(*self._config.admin)
+            await self._public.start(*self._config.listen)
+            await self.registry.start()
+        except BaseException:
+            await self.stop(0.0)
+            raise
+
+    async def stop(self, grace_s: float | None = None) -> None:
+        """Take nothing new, send away what waits, give what runs the grace (timeouts.drain), then end it."""
+        loop = asyncio.get_running_loop()
+        if grace_s is None:
+            grace_s = self._config.timeouts.drain_ns / 1e9
+        self._public.stop_accepting()
+        self.gateway.drain()
+        until = loop.time() + grace_s
+        while self.gateway.running() and loop.time() < until:  # noqa: ASYNC110  once in a life
+            await asyncio.sleep(_POLL_S)
+        cut = self.gateway.give_up()
+        if cut:
+            log.warning("%d requests were still running after %g s and have been cut", cut, grace_s)
+        await self._public.close()
+        if self._admin is not None:
+            await self._admin.close()
+        await self.registry.stop()
+        self.driver.close()
+
+    def _why_not_ready(self) -> str | None:
+        if self.gateway.draining:
+            return "draining"
+        return None if self.registry.any_usable else "no usable node"
+
+
+def make_driver(config: Config, loop: asyncio.AbstractEventLoop, clock: Clock, seed: int | None) -> Driver:
+    """The scheduler core with the limits of the configuration, in the driver's hands."""
+    queue, routing = config.queue, config.routing
+    # A connection carries one request at a time, so no more than those can be under way.
+    running_max = config.limits.connections
+    scheduler = core.Scheduler(
+        waiting_max=queue.max_waiting,
+        running_max=running_max,
+        waiting_bytes_max=queue.max_bytes,
+        nodes_max=NODES_MAX,
+        pools_max=POOLS_MAX,
+        order=ORDERS[queue.policy],
+        routing=ROUTINGS[routing.policy],
+        gpu_weight=routing.gpu_weight,
+        queue_weight=routing.queue_weight,
+        no_node_wait_ns=queue.no_node_wait_ns,
+        seed=1 if seed is None else seed,
+    )
+    return Driver(loop, scheduler, clock, requests_max=queue.max_waiting + running_max, seed=seed)

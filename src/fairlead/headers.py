@@ -1,0 +1,98 @@
+"""Which headers pass, which way, and which are ours.
+
+Promise: only what stands on the lists here passes. What a client says of itself to other programs (its credentials,
+its cookies, hop-by-hop and forwarding headers) never reaches a node; what a node says of itself (its name, its
+cookies, its framing) never reaches a client. Content-Length is the one that is kept for its meaning.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from fairlead.policy import REQUEST_ID, whole_seconds
+
+HeaderList = list[tuple[str, str]]
+
+EVENT_STREAM: Final = "text/event-stream"
+SHOULD_RETRY: Final = "x-should-retry"
+
+# The prefix belongs to OpenAI: organisation, project, version, processing time.
+_OPENAI: Final = "openai-"
+_TO_NODE: Final = frozenset(
+    ("accept", "user-agent", "traceparent", "tracestate", "baggage", "anthropic-version", "anthropic-beta")
+)
+_TO_CLIENT: Final = frozenset(("content-type", "cache-control", "x-simulated"))
+_VISIBLE: Final = re.compile(r"[\t\x20-\x7e]*")
+
+
+def for_node(headers: Mapping[str, str], request_id: str) -> HeaderList:
+    """What a node is told, but for what request_head writes: framing, Host and the node's own key."""
+    passed = [
+        (name, value)
+        for name, value in headers.items()
+        if (lower := name.lower()) in _TO_NODE or lower.startswith(_OPENAI)
+    ]
+    content_type = headers.get("Content-Type")  # the first, by which the body was read, and no second
+    if content_type is not None:
+        passed.append(("Content-Type", content_type))
+    passed.append(("Accept-Encoding", "identity"))
+    passed.append((REQUEST_ID, request_id))
+    return passed
+
+
+class NodeHead(NamedTuple):
+    """A node's head as it goes on. encoded: the body has a coding that nobody asked for."""
+
+    headers: HeaderList
+    event_stream: bool
+    encoded: bool
+
+
+def for_client(raw: list[tuple[bytes, bytes]]) -> NodeHead:
+    """What a client is told of a node's head; a value that is not plain text is dropped."""
+    headers: HeaderList = []
+    event_stream = encoded = cache_control = False
+    for raw_name, raw_value in raw:
+        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+        lower = name.lower()
+        if lower == "content-encoding":
+            encoded = value.strip().lower() not in ("", "identity")
+        elif lower == "content-length":
+            headers.append(("Content-Length", value))
+        elif (lower in _TO_CLIENT or lower.startswith(_OPENAI)) and _VISIBLE.fullmatch(value):
+            headers.append((name, value))
+            cache_control |= lower == "cache-control"
+            event_stream |= lower == "content-type" and value.lower().startswith(EVENT_STREAM)
+    if event_stream:
+        headers.append(("X-Accel-Buffering", "no"))
+        if not cache_control:
+            headers.append(("Cache-Control", "no-cache"))
+    return NodeHead(headers, event_stream, encoded)
+
+
+def retry_headers(milliseconds: int) -> dict[str, str]:
+    """When to come back, for every 429 and 503; the OpenAI SDKs read the finer one first."""
+    return {"Retry-After": str(whole_seconds(milliseconds)), "retry-after-ms": str(milliseconds)}
+
+
+def place_headers(position: int, estimate_s: int | None) -> dict[str, str]:
+    """Place and wait as they were at entry; position 0: it never had to wait."""
+    if not position:
+        return {}
+    place = {"X-Queue-Position": str(position)}
+    return place if estimate_s is None else place | {"X-Estimated-Wait": str(estimate_s)}
+
+
+def queue_headers(waited_ns: int | None, position: int, estimate_s: int | None) -> dict[str, str]:
+    """waited_ns None: it was dispatched at once."""
+    if waited_ns is None:
+        return {"X-Queue-Status": "direct"}
+    wait = {"X-Queue-Status": "queued", "X-Queue-Wait-Ms": str(waited_ns // 1_000_000)}
+    return wait | place_headers(position, estimate_s)
+
+
+def server_timing(queue_ns: int, connect_ns: int, first_byte_ns: int) -> str:
+    """Milliseconds, as browsers' tools read them."""
+    return f"queue;dur={queue_ns / 1e6:.1f}, connect;dur={connect_ns / 1e6:.1f}, ttfb;dur={first_byte_ns / 1e6:.1f}"

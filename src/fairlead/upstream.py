@@ -1,0 +1,290 @@
+"""The connections to one node: dialling, keeping, reusing, refusing.
+
+Promise: ``Pool.send`` never blocks and never raises; what becomes of the request comes by the exchange's callbacks
+(see upstream_exchange). No task, future or timer per request on a reused connection; a fresh one costs one task
+until it is connected.
+
+Theory. Kept connections are a bounded stack: the warmest is used first and the others age out, below the 5 s at which
+uvicorn and llama.cpp close theirs. The bound is small because llama.cpp spends a thread on each. One timer per pool
+watches the oldest. A node may still close as we send, so a reused connection that dies before the first byte of an
+answer is not a failure of the node: the request is sent once more, on a fresh connection.
+
+First-byte, idle and total timeouts belong to the caller, who calls ``abort()``; only connecting, TLS included, has its
+own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import re
+import ssl
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import urlsplit
+
+from fairlead.upstream_connection import Connection
+from fairlead.upstream_exchange import Exchange, Kind, Link, Lost, call_back
+
+__all__ = ["Endpoint", "Exchange", "Link", "Lost", "Pool", "request_head"]
+
+IDLE_NS: Final = 4_000_000_000
+IDLE_MAX: Final = 4
+
+TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+TARGET: Final = re.compile(r"/[!-~]*")
+# Written here and nowhere else: a second one would be a second opinion on where the request ends or who asks.
+OWN_HEADERS: Final = frozenset(
+    ("host", "connection", "content-length", "transfer-encoding", "authorization", "upgrade", "expect", "te", "trailer")
+)
+# The answers to these are framed by other rules than the parser is told of.
+OTHER_FRAMING: Final = frozenset(("HEAD", "CONNECT"))
+# Out of something ourselves: says nothing about the node.
+OUR_OWN_ERRORS: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL))
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a node listens, and the key it asks for."""
+
+    scheme: str
+    host: str
+    port: int
+    base_path: str = ""
+    ssl_context: ssl.SSLContext | None = None
+    api_key: str | None = field(default=None, repr=False)
+    fixed_head: bytes = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        if self.port != {"http": 80, "https": 443}[self.scheme]:
+            host = f"{host}:{self.port}"
+        lines = [("Host", host), ("Connection", "keep-alive")]
+        if self.api_key is not None:
+            lines.append(("Authorization", f"Bearer {self.api_key}"))
+        object.__setattr__(self, "fixed_head", b"".join(header_line(name, value) for name, value in lines))
+
+    @classmethod
+    def from_url(cls, url: str, *, api_key: str | None = None, ssl_context: ssl.SSLContext | None = None) -> Endpoint:
+        """The endpoint of ``http(s)://host[:port][/base]``; ValueError for anything else."""
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+            raise ValueError(f"not http(s)://host[:port][/path]: {url!r}")
+        base_path = parts.path.rstrip("/")
+        if parts.query or parts.fragment or (base_path and not TARGET.fullmatch(base_path)):
+            raise ValueError(f"not http(s)://host[:port][/path]: {url!r}")
+        if parts.scheme == "http":
+            return cls("http", parts.hostname, parts.port or 80, base_path, None, api_key)
+        context = ssl_context or ssl.create_default_context()
+        return cls("https", parts.hostname, parts.port or 443, base_path, context, api_key)
+
+
+def header_line(name: str, value: str) -> bytes:
+    """One header line; ValueError if it would not be exactly one. Bytes of a client come back as they were."""
+    if not TOKEN.fullmatch(name):
+        raise ValueError(f"not a header name: {name!r}")
+    if "\r" in value or "\n" in value or "\0" in value:
+        raise ValueError(f"CR, LF or NUL in the value of the header {name}")
+    return f"{name}: {value}\r\n".encode("utf-8", "surrogateescape")
+
+
+def request_head(
+    endpoint: Endpoint, method: str, path: str, headers: Iterable[tuple[str, str]], content_length: int | None
+) -> bytes:
+    """The head of a request, with Host, Connection, Content-Length (None: no body) and the node's own key."""
+    if not TOKEN.fullmatch(method) or method in OTHER_FRAMING:
+        raise ValueError(f"not a method for a node: {method!r}")
+    if not TARGET.fullmatch(path):
+        raise ValueError(f"not an absolute path of visible ASCII: {path!r}")
+    lines = [f"{method} {endpoint.base_path}{path} HTTP/1.1\r\n".encode("ascii"), endpoint.fixed_head]
+    for name, value in headers:
+        if name.lower() in OWN_HEADERS:
+            raise ValueError(f"the header {name} is written by request_head itself")
+        lines.append(header_line(name, value))
+    if content_length is not None:
+        lines.append(b"Content-Length: %d\r\n" % content_length)
+    lines.append(b"\r\n")
+    return b"".join(lines)
+
+
+class Pool:
+    """The connections to one endpoint. The counters are for the operator's page; only this class writes them."""
+
+    __slots__ = (
+        "_connect_s",
+        "_dials",
+        "_idle",
+        "_idle_max",
+        "_idle_s",
+        "_timer",
+        "closed",
+        "dials",
+        "discarded",
+        "endpoint",
+        "loop",
+        "open",
+        "reuses",
+        "stale_retries",
+    )
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        endpoint: Endpoint,
+        *,
+        idle_max: int = IDLE_MAX,
+        idle_ns: int = IDLE_NS,
+        connect_ns: int,
+    ) -> None:
+        self.loop = loop
+        self.endpoint = endpoint
+        self.closed = False
+        self._idle_max = idle_max
+        self._idle_s = idle_ns / 1e9
+        self._connect_s = connect_ns / 1e9
+        self._idle: list[Connection] = []  # by idle_since, the oldest first
+        self._dials: set[Dial] = set()  # the loop holds its tasks only weakly
+        self._timer: asyncio.TimerHandle | None = None
+        self.open = 0  # connections, busy and idle
+        self.dials = 0  # begun
+        self.reuses = 0  # exchanges begun on a kept connection
+        self.stale_retries = 0  # of which the connection was dead and the request went out again
+        self.discarded = 0  # connections thrown away for what the node did: left, or spoke unasked
+
+    @property
+    def idle(self) -> int:
+        return len(self._idle)
+
+    def send(self, head: bytes, body: bytes, exchange: Exchange) -> None:
+        """Begins the exchange on a kept connection, or on a fresh one as soon as it is connected."""
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.quiet():
+                self.discarded += 1
+            elif self.loop.time() - connection.idle_since < self._idle_s:
+                self.reuses += 1
+                connection.begin(exchange, head, body, reused=True)
+                return
+            connection.drop()
+        self._dial(exchange, head, body, paused=False)
+
+    def close(self) -> None:
+        """Cuts what is idle. Exchanges under way go on; their connections are not kept, and nothing new is dialled."""
+        self.closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.drop()
+
+    def _dial(self, exchange: Exchange, head: bytes, body: bytes, *, paused: bool) -> None:
+        dial = Dial(self, exchange, head, body, paused)
+        exchange.link = dial
+        self._dials.add(dial)
+
+    def _expire(self) -> None:
+        self._timer = None
+        now = self.loop.time()
+        while self._idle and self._idle[0].idle_since + self._idle_s <= now:
+            self._idle.pop(0).drop()
+        if self._idle:
+            self._timer = self.loop.call_at(self._idle[0].idle_since + self._idle_s, self._expire)
+
+    # What a connection tells (upstream_connection.Owner)
+
+    def opened(self) -> None:
+        self.open += 1
+
+    def gone(self) -> None:
+        self.open -= 1
+
+    def keep(self, connection: Connection) -> bool:
+        if self.closed or len(self._idle) >= self._idle_max:
+            return False
+        connection.idle_since = self.loop.time()
+        self._idle.append(connection)
+        if self._timer is None:  # else it is due for an older one, or for nothing, and looks again then
+            self._timer = self.loop.call_at(connection.idle_since + self._idle_s, self._expire)
+        return True
+
+    def distrust(self, connection: Connection) -> None:
+        self.discarded += 1
+        if connection in self._idle:
+            self._idle.remove(connection)
+
+    def retry(self, exchange: Exchange, head: bytes, body: bytes, paused: bool) -> None:
+        self.stale_retries += 1
+        self.discarded += 1
+        self._dial(exchange, head, body, paused=paused)
+
+
+class Dial:
+    """One exchange on its way to a fresh connection."""
+
+    __slots__ = ("_body", "_exchange", "_head", "_paused", "_pool", "_task")
+
+    def __init__(self, pool: Pool, exchange: Exchange, head: bytes, body: bytes, paused: bool) -> None:
+        self._pool = pool
+        self._exchange: Exchange | None = exchange
+        self._head = head
+        self._body = body
+        self._paused = paused
+        self._task = pool.loop.create_task(self._run())
+
+    def pause(self) -> None:
+        self._paused = True
+
+    def resume(self) -> None:
+        self._paused = False
+
+    def abort(self) -> None:
+        self._exchange = None
+        self._task.cancel()
+
+    async def _run(self) -> None:
+        pool = self._pool
+        try:
+            await self._connect()
+        except Exception as error:
+            exchange, self._exchange = self._exchange, None
+            if exchange is not None:
+                exchange.link = None
+                call_back(pool.loop, exchange.on_lost, why_not_connected(error))
+        finally:
+            pool._dials.discard(self)
+
+    async def _connect(self) -> None:
+        pool, endpoint = self._pool, self._pool.endpoint
+        if pool.closed:
+            raise ConnectionRefusedError("the pool is closed")
+        pool.dials += 1
+        async with asyncio.timeout(pool._connect_s):
+            await pool.loop.create_connection(
+                lambda: Connection(pool, self._connected), endpoint.host, endpoint.port, ssl=endpoint.ssl_context
+            )
+
+    def _connected(self, connection: Connection) -> None:
+        exchange, self._exchange = self._exchange, None
+        if exchange is None:
+            connection.drop()
+            return
+        if self._paused:
+            connection.pause()
+        connection.begin(exchange, self._head, self._body, reused=False)
+        self._head = self._body = b""
+
+
+def why_not_connected(error: Exception) -> Lost:
+    """The loss that an exception of create_connection means."""
+    kind: Kind = "internal"
+    if isinstance(error, TimeoutError):
+        return Lost("connect", "timeout", "not connected in time")
+    if isinstance(error, ssl.SSLError):
+        kind = "protocol"
+    elif isinstance(error, (ConnectionResetError, ConnectionAbortedError, BrokenPipeError)):
+        kind = "reset"
+    elif isinstance(error, (OSError, UnicodeError)) and getattr(error, "errno", None) not in OUR_OWN_ERRORS:
+        kind = "refused"  # unreachable and unknown names too: nobody answers there
+    return Lost("connect", kind, str(error) or type(error).__name__)

@@ -1,0 +1,347 @@
+"""One HTTP/1.1 exchange at a time on one connection to a node.
+
+Promise: an answer only ever comes from the exchange that asked. Exactly one of ``on_end`` and ``on_lost`` is called
+per exchange, or neither after ``abort()``; half an answer is never an end.
+
+Theory. llhttp does all framing, strictly (no leniency is switched on). What it lets through and a router must not is
+refused here: RTSP and ICE start lines, HTTP/0.9 and 2.0, status codes outside 200..599, 101, transfer codings other
+than ``chunked``, chunked on HTTP/1.0, a message whose length ends with the connection (llhttp can't tell us, so we
+watch the headers). A connection is kept only if the node agreed, the whole request had left, and not one byte followed
+the answer: llhttp would take such a byte for the start of the next answer, which is how one user's answer reaches
+another. While it is idle any byte, EOF or error discards it.
+
+Every forced end is ``transport.abort()``: ``close()`` waits for buffers that a stuck node never drains.
+
+Nothing is buffered: each piece of a body is handed on inside the parser's callback.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import socket
+from collections.abc import Callable
+from typing import Final, Protocol, cast
+
+from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpResponseParser
+
+from fairlead.upstream_exchange import Exchange, Kind, Lost, Phase, call_back
+
+HEAD_MAX_BYTES: Final = 64 * 1024
+HEADERS_MAX: Final = 256
+CONTINUES_MAX: Final = 8
+# What a transport may take at once of a large body, so that 32 MiB never lie in its buffer a second time.
+SLICE_BYTES: Final = 256 * 1024
+# Head and body up to this leave in one write, one segment where they fit.
+ONE_WRITE_BYTES: Final = 64 * 1024
+# Left alone, the kernel grows it to tcp_rmem's maximum (6 MiB and more) behind a client that reads slowly.
+RECEIVE_BUFFER_BYTES: Final = 256 * 1024
+START: Final = b"HTTP/1."
+LINE_ENDS: Final = b"\r\n"
+BODILESS: Final = (204, 304)
+
+
+class Owner(Protocol):
+    """What a connection needs of its pool."""
+
+    loop: asyncio.AbstractEventLoop
+
+    def opened(self) -> None: ...
+    def gone(self) -> None: ...
+    def keep(self, connection: Connection) -> bool: ...
+    def distrust(self, connection: Connection) -> None: ...
+    def retry(self, exchange: Exchange, head: bytes, body: bytes, paused: bool) -> None: ...
+
+
+class Violation(Exception):
+    """The node broke a rule that llhttp does not watch."""
+
+
+class Connection(asyncio.Protocol):
+    """The protocol of one connection; ``begin`` starts an exchange on it, its end frees it for the next."""
+
+    __slots__ = (
+        "_body",
+        "_complete",
+        "_continues",
+        "_dead",
+        "_exchange",
+        "_head",
+        "_head_done",
+        "_header_bytes",
+        "_header_count",
+        "_headers",
+        "_keep_alive",
+        "_on_made",
+        "_overhead",
+        "_owner",
+        "_parser",
+        "_paused",
+        "_poller",
+        "_reused",
+        "_sized",
+        "_start",
+        "_transport",
+        "_unsent",
+        "_writable",
+        "idle_since",
+    )
+    _transport: asyncio.Transport
+    _parser: HttpResponseParser
+
+    def __init__(self, owner: Owner, on_made: Callable[[Connection], None]) -> None:
+        self._owner = owner
+        self._on_made: Callable[[Connection], None] | None = on_made
+        self._exchange: Exchange | None = None
+        self._dead = False
+        self._paused = False
+        self._writable = True
+        self._poller = select.poll()
+        self.idle_since = 0.0
+        self._reset(b"", b"", reused=False)
+
+    def _reset(self, head: bytes, body: bytes, *, reused: bool) -> None:
+        self._head = head
+        self._body = body
+        self._unsent = len(body)
+        self._reused = reused
+        self._start = b""  # the first bytes of the answer, up to len(START)
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._header_count = 0
+        self._header_bytes = 0
+        self._overhead = 0  # bytes since the last byte of a body: head, chunk lines and extensions, trailers
+        self._continues = 0
+        self._sized = False  # the answer says where it ends
+        self._head_done = False
+        self._complete = False
+        self._keep_alive = False
+
+    # The pool and the exchange
+
+    def begin(self, exchange: Exchange, head: bytes, body: bytes, *, reused: bool) -> None:
+        """Writes the request; the connection belongs to this exchange until its end."""
+        self._reset(head, body, reused=reused)
+        self._exchange = exchange
+        exchange.link = self
+        if not call_back(self._owner.loop, exchange.on_connected, reused):
+            self._lose("internal", "on_connected raised")
+        if self._exchange is not exchange:
+            return
+        if len(head) + len(body) <= ONE_WRITE_BYTES:
+            self._unsent = 0
+            self._transport.write(head + body)
+        else:
+            self._transport.write(head)
+            self._send_more()
+
+    def quiet(self) -> bool:
+        """Whether this idle connection is open with nothing to read: no EOF, no stray answer waits in the kernel.
+
+        The loop may not have told us yet; what arrives after this look can't be told from an answer by anyone.
+        """
+        return not self._dead and not self._transport.is_closing() and not self._poller.poll(0)
+
+    def pause(self) -> None:
+        if not self._paused and not self._transport.is_closing():
+            self._paused = True
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        if self._paused and not self._transport.is_closing():
+            self._paused = False
+            self._transport.resume_reading()
+
+    def abort(self) -> None:
+        self._exchange = None
+        self.drop()
+
+    def drop(self) -> None:
+        """Cuts the connection without a word to anyone."""
+        if not self._dead:
+            self._dead = True
+            self._transport.abort()
+
+    # The transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass of it
+        self._parser = HttpResponseParser(self)
+        plug = transport.get_extra_info("socket")
+        plug.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+        plug.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._poller.register(plug.fileno(), select.POLLIN)
+        self._owner.opened()
+        on_made, self._on_made = self._on_made, None
+        if on_made is not None:
+            on_made(self)
+
+    def pause_writing(self) -> None:
+        self._writable = False
+
+    def resume_writing(self) -> None:
+        self._writable = True
+        self._send_more()
+
+    def _send_more(self) -> None:
+        while self._unsent and self._writable and not self._dead and not self._transport.is_closing():
+            start = len(self._body) - self._unsent
+            piece = memoryview(self._body)[start : start + SLICE_BYTES]
+            self._unsent -= len(piece)
+            self._transport.write(piece)
+
+    def data_received(self, data: bytes) -> None:
+        exchange = self._exchange
+        if exchange is None:
+            self._idle_noise()
+            return
+        surplus = False
+        try:
+            self._feed(data)
+        except HttpParserCallbackError as error:
+            cause = error.__context__
+            if self._complete:
+                surplus = True
+            elif isinstance(cause, Violation):
+                self._lose("protocol", str(cause))
+            else:
+                self._callback_raised(cause)
+        except (HttpParserError, HttpParserUpgrade, Violation) as error:
+            surplus = self._complete
+            if not surplus:
+                self._lose("protocol", str(error))
+        if self._complete and self._exchange is exchange:
+            self._end(surplus)
+
+    def _feed(self, data: bytes) -> None:
+        if len(self._start) < len(START):
+            self._start += data[: len(START) - len(self._start)]
+            if not START.startswith(self._start):
+                raise Violation("not an HTTP/1 answer")
+            if not self._unsent:
+                self._head = self._body = b""  # no retry from here on; the sender may have let go of its body too
+        self._overhead += len(data)
+        feed = self._parser.feed_data
+        if data[-1] in LINE_ENDS:
+            # llhttp skips blank lines between messages without a callback. Held back, the last byte shows whether the
+            # answer had ended before it.
+            feed(memoryview(data)[:-1])
+            if self._complete:
+                raise Violation("bytes after the end of the answer")
+            data = data[-1:]
+        feed(data)
+        if self._overhead > HEAD_MAX_BYTES:
+            raise Violation(f"more than {HEAD_MAX_BYTES} bytes of head, chunk extensions or trailers")
+
+    def eof_received(self) -> None:
+        if self._exchange is not None and self._head_done and not self._sized and not self._complete:
+            self._end(surplus=False)
+        else:
+            self._node_left("eof", "the node closed the connection")
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._owner.gone()
+        if not self._dead:
+            self._node_left("reset", str(error) if error else "connection lost")
+        del self._parser  # it holds our methods: a cycle
+
+    # The parser
+
+    def on_message_begin(self) -> None:
+        if self._complete:
+            raise Violation("bytes after the end of the answer")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._header_count += 1
+        self._header_bytes += len(name) + len(value) + 4
+        if self._header_count > HEADERS_MAX or self._header_bytes > HEAD_MAX_BYTES:
+            raise Violation(f"more than {HEADERS_MAX} headers or {HEAD_MAX_BYTES} bytes of them")
+        if self._head_done:
+            return  # a trailer
+        self._headers.append((name, value))
+        lower = name.lower()
+        if lower == b"content-length":
+            self._sized = True
+        elif lower == b"transfer-encoding":
+            if self._sized or value.lower() != b"chunked" or self._parser.get_http_version() != "1.1":
+                raise Violation("a Transfer-Encoding other than one chunked in HTTP/1.1")
+            self._sized = True
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        headers, self._headers = self._headers, []
+        if status == 100:
+            self._continues += 1
+            if self._continues > CONTINUES_MAX:
+                raise Violation(f"more than {CONTINUES_MAX} times 100 Continue")
+            self._sized = False
+            return
+        if not 200 <= status <= 599 or self._parser.get_http_version() not in ("1.0", "1.1"):
+            raise Violation(f"status {status} or an unknown HTTP version")
+        self._sized = self._sized or status in BODILESS
+        self._head_done = True
+        if self._exchange is not None:
+            self._exchange.on_head(status, headers)
+
+    def on_body(self, data: bytes) -> None:
+        self._overhead = 0
+        if self._exchange is not None:
+            self._exchange.on_body(data)
+
+    def on_message_complete(self) -> None:
+        self._complete = self._head_done  # else it was a 100 Continue
+        self._keep_alive = self._parser.should_keep_alive()  # asked later, llhttp says False
+
+    # Ends. Each detaches first and calls the exchange last: from there it may send again, on this very connection.
+
+    def _end(self, surplus: bool) -> None:
+        exchange = self._detach()
+        sent = self._unsent == 0 and self._transport.get_write_buffer_size() == 0
+        keep = self._keep_alive and sent and not surplus
+        if keep:
+            self.resume()
+        if surplus:
+            self._owner.distrust(self)
+        if not (keep and self._owner.keep(self)):
+            self.drop()
+        call_back(self._owner.loop, exchange.on_end)
+
+    def _lose(self, kind: Kind, detail: str) -> None:
+        if self._exchange is None:
+            return
+        buffered = self._unsent or (not self._transport.is_closing() and self._transport.get_write_buffer_size())
+        phase: Phase = "body" if self._head_done else "send" if buffered and not self._start else "head"
+        exchange = self._detach()
+        self.drop()
+        call_back(self._owner.loop, exchange.on_lost, Lost(phase, kind, detail))
+
+    def _detach(self) -> Exchange:
+        exchange, self._exchange = self._exchange, None
+        assert exchange is not None
+        exchange.link = None
+        self._head = self._body = b""
+        return exchange
+
+    def _node_left(self, kind: Kind, detail: str) -> None:
+        if self._exchange is None:
+            self._idle_noise()
+        elif self._reused and not self._start:
+            head, body = self._head, self._body
+            exchange = self._detach()
+            self.drop()
+            self._owner.retry(exchange, head, body, self._paused)
+        else:
+            self._lose(kind, detail)
+
+    def _idle_noise(self) -> None:
+        if not self._dead:
+            self._owner.distrust(self)
+            self.drop()
+
+    def _callback_raised(self, error: BaseException | None) -> None:
+        if isinstance(error, Exception):
+            context = {"message": "upstream: a callback of an exchange raised", "exception": error}
+            self._owner.loop.call_exception_handler(context)
+            self._lose("internal", "a callback raised")
+        else:
+            self.abort()
+            raise error or RuntimeError("the parser lost a callback's exception")

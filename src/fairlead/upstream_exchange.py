@@ -1,0 +1,90 @@
+"""What a request to a node looks like to the one who sends it.
+
+Promise: between ``Pool.send`` and ``abort()`` the callbacks come in the order ``on_connected``, ``on_head``,
+``on_body``..., ``on_end``, and ``on_lost`` ends it at any point; exactly one of the last two comes. After ``abort()``
+nothing does.
+
+Callbacks come from the event loop, except ``on_connected(True)``, which comes from inside ``Pool.send``.
+``pause()`` stops the reading of the socket; what one read had brought is still delivered, ``on_end`` too. An exception
+out of a callback is the caller's defect: the connection is aborted, the loop's exception handler is told, and if the
+exchange had not ended yet, ``on_lost`` ends it with kind "internal", so that whoever counts leases gets this one back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, Protocol
+
+Phase = Literal["connect", "send", "head", "body"]
+Kind = Literal["refused", "timeout", "reset", "eof", "protocol", "internal"]
+
+
+class Lost(NamedTuple):
+    """Why there is no whole answer. ``internal`` is the router's own fault (a callback that raised, no file
+    descriptor left) and says nothing about the node. ``detail`` holds no byte that the node sent."""
+
+    phase: Phase
+    kind: Kind
+    detail: str
+
+
+class Link(Protocol):
+    """What carries an exchange just now: a dial or a connection."""
+
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+    def abort(self) -> None: ...
+
+
+class Exchange:
+    """Base class of one request to one node: override the callbacks, call ``pause``, ``resume`` and ``abort``.
+
+    ``__slots__`` is empty so that it mixes with another slotted base; a subclass that declares slots adds ``link``.
+    An object may be sent again after ``on_lost``, from within it too.
+    """
+
+    __slots__ = tuple[str, ...]()  # so written, it leaves mypy to the annotation below
+    link: Link | None
+
+    def on_connected(self, reused: bool) -> None:
+        """The request is about to be written; comes a second time, with False, when a stale connection was reused."""
+
+    def on_head(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        raise NotImplementedError
+
+    def on_body(self, data: bytes) -> None:
+        raise NotImplementedError
+
+    def on_end(self) -> None:
+        raise NotImplementedError
+
+    def on_lost(self, reason: Lost) -> None:
+        raise NotImplementedError
+
+    def pause(self) -> None:
+        link = getattr(self, "link", None)
+        if link is not None:
+            link.pause()
+
+    def resume(self) -> None:
+        link = getattr(self, "link", None)
+        if link is not None:
+            link.resume()
+
+    def abort(self) -> None:
+        """Cuts the connection, or the dialling, now. Idempotent; no callback follows."""
+        link = getattr(self, "link", None)
+        if link is not None:
+            self.link = None
+            link.abort()
+
+
+def call_back(loop: asyncio.AbstractEventLoop, callback: Callable[..., None], *arguments: Any) -> bool:
+    """Calls the exchange; what it raises goes to the loop's exception handler. True if it returned."""
+    try:
+        callback(*arguments)
+    except Exception as error:
+        loop.call_exception_handler({"message": f"upstream: {callback.__qualname__} raised", "exception": error})
+        return False
+    return True
