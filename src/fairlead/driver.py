@@ -213,6 +213,9 @@ class Driver:
     def pool_numbers(self, pool: int) -> dict[str, int]:
         return self._scheduler.pool(pool)
 
+    def user_numbers(self, pool: int, user: int) -> dict[str, int]:
+        return self._scheduler.user(pool, user)
+
     def pools(self) -> list[int]:
         return sorted(self._rates)
 

@@ -80,10 +80,11 @@ ENGINES: Final[dict[str, Engine]] = {
 
 
 class Reply(NamedTuple):
-    """An answer to a probe: status 0 means that there was none."""
+    """An answer to a probe: status 0 means that there was none. server: what it calls itself in its head."""
 
     status: int
     body: bytes
+    server: str = ""
 
 
 def recognise(models: Reply, metrics: Reply, props: Reply, version: Reply) -> str:

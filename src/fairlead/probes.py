@@ -52,7 +52,8 @@ class Prober:
                     body += piece
                     if len(body) > BODY_MAX:
                         return Reply(0, b""), f"{path} is longer than {BODY_MAX} bytes"
-                return Reply(response.status, bytes(body)), f"{path} answered {response.status}"
+                reply = Reply(response.status, bytes(body), response.headers.get("Server", ""))
+                return reply, f"{path} answered {response.status}"
         except aiohttp.ClientConnectorDNSError as error:
             return Reply(0, b""), f"{path}: {error.strerror or error}"
         except aiohttp.ClientConnectorError as error:
