@@ -62,6 +62,7 @@ class MockNode:
         self.waiting = 0
         self.served = 0
         self.kv: float | None = None
+        self.mute_metrics = False
         self._kv_held = 0
         self._slots = asyncio.Semaphore(settings.slots)
         self._log: deque[dict[str, Any]] = deque(maxlen=LOG_MAX)
@@ -167,6 +168,8 @@ class MockNode:
         return json_answer({"status": "ok", "simulated": True})
 
     async def _metrics(self, _: web.Request) -> web.Response:
+        if self.mute_metrics:
+            raise web.HTTPServiceUnavailable()
         label = f'{{engine="0",model_name="{self.settings.models[0]}",simulated="true"}}'
         kv = self.kv if self.kv is not None else min(1.0, self._kv_held / self.settings.kv_tokens)
         lines = [
