@@ -256,7 +256,7 @@ class Call(Ticket, Exchange):
         if now_ns >= self.total_deadline_ns:
             spent_ms = (now_ns - self.entered_ns) // 1_000_000
             error = ApiError("total_timeout", f"the request took longer than it may: {spent_ms} ms")
-            self._fail(error, cost=self.cost)  # its node worked for it all the time
+            self._fail(error, cost=self.cost if self.state >= State.SENT else 0)  # its node has worked for it
         elif self.state is State.STREAMING:
             idle_ms = (now_ns - self.last_byte_ns) // 1_000_000
             self._fail(ApiError("idle_timeout", f"the node's answer stood still for {idle_ms} ms"))

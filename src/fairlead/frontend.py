@@ -84,14 +84,7 @@ class Frontend:
     async def _route(self, request: web.BaseRequest, path: str, query: str, request_id: str) -> web.StreamResponse:
         if path in self._gateway.paths:
             allow(request, path, "POST")
-            try:
-                check_content_encoding(request.headers.get("Content-Encoding"))
-                body = await self._read_body(request)
-            except ApiError as error:
-                self._gateway.reject(error)
-                raise
-            inbound = InboundRequest(request_id, path, query, request.headers, body, request.remote)
-            return await self._infer(request, inbound)
+            return await self._infer(request, path, query, request_id)
         if path in HEALTH:
             allow(request, path, "GET", "HEAD")
             return self._health.answer(path, request_id)
@@ -137,15 +130,25 @@ class Frontend:
         message = f"the body is {what}, the limit is {self._body_max} bytes (limits.body): send less"
         return ApiError("request_too_large", message)
 
-    async def _infer(self, request: web.BaseRequest, inbound: InboundRequest) -> web.StreamResponse:
-        carrier = Relay(asyncio.get_running_loop(), inbound.request_id)
-        call = carrier.call = self._gateway.begin(inbound, carrier)
-        del inbound  # the call lets go of the body when it can
+    async def _infer(self, request: web.BaseRequest, path: str, query: str, request_id: str) -> web.StreamResponse:
+        carrier = Relay(asyncio.get_running_loop(), request_id)
+        call = carrier.call = await self._begin(request, path, query, request_id, carrier)
         try:
             return await carrier.run(request)
         finally:
             call.client_gone()  # nothing, if the call has ended: it is on every way out that has not
             carrier.call = None
+
+    async def _begin(self, request: web.BaseRequest, path: str, query: str, request_id: str, carrier: Relay) -> Call:
+        """A function of its own, so that no frame holds the body while the answer streams."""
+        try:
+            check_content_encoding(request.headers.get("Content-Encoding"))
+            body = await self._read_body(request)
+        except ApiError as error:
+            self._gateway.reject(error)
+            raise
+        inbound = InboundRequest(request_id, path, query, request.headers, body, request.remote)
+        return self._gateway.begin(inbound, carrier)
 
 
 class Relay:

@@ -60,6 +60,8 @@ class Listener(web.Server):
         self._stuck: dict[Protocol, float] = {}
         self._sweep: asyncio.TimerHandle | None = None
         self._listening: asyncio.Server | None = None
+        self._closing = False
+        self._emptied: asyncio.Future[None] | None = None
         self.address: tuple[str, int] | None = None
 
     def __call__(self) -> Any:
@@ -85,11 +87,15 @@ class Listener(web.Server):
         self.stop_accepting()
         self.pre_shutdown()
         await self.shutdown(SHUTDOWN_S)
-        for transport in list(self._open.values()):
-            transport.abort()
+        self._closing = True
         if self._sweep is not None:
             self._sweep.cancel()
             self._sweep = None
+        for transport in list(self._open.values()):
+            transport.abort()
+        if self._open:
+            self._emptied = self._loop.create_future()
+            await self._emptied
 
     def opened(self, protocol: Protocol, transport: asyncio.Transport) -> None:
         self._open[protocol] = transport
@@ -97,10 +103,12 @@ class Listener(web.Server):
     def gone(self, protocol: Protocol) -> None:
         self._open.pop(protocol, None)
         self._stuck.pop(protocol, None)
+        if not self._open and self._emptied is not None and not self._emptied.done():
+            self._emptied.set_result(None)
 
     def stuck(self, protocol: Protocol) -> None:
         """From now on it has stall_s to move, or to be gone."""
-        if protocol in self._open:
+        if protocol in self._open and not self._closing:
             self._stuck.setdefault(protocol, self._loop.time())
             if self._sweep is None:
                 self._sweep = self._loop.call_later(self._stall_s / 4, self._abort_stuck)

@@ -94,7 +94,9 @@ class Peer(asyncio.Protocol):
         self.transport.write_eof()
 
     def reset(self) -> None:
-        """RST."""
+        """RST, unless the other side has cut already."""
+        if self.transport.is_closing():
+            return
         plug = self.transport.get_extra_info("socket")
         plug.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.transport.abort()

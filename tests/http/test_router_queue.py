@@ -181,3 +181,20 @@ def test_with_no_usable_node_requests_wait_for_no_node_wait(no_leaks: Run) -> No
             assert loop.time() - begun < 0.3
 
     no_leaks(main)
+
+
+def test_what_waits_for_a_model_follows_it_into_another_pool(no_leaks: Run) -> None:
+    async def main() -> None:
+        async with routed([SLOW]) as rig:
+            driver, first = rig.router.driver, await busy(rig)
+            waits = rig.later()
+            await rig.until(lambda: rig.waiting() == 1)
+            before, after = rig.router.registry.pool_of("demo"), driver.add_pool()
+            (_, node), *_ = rig.router.registry.handles()
+            driver.set_node_pools(node, [before, after])
+            rig.router.gateway.model_moved("demo", after)
+            assert (driver.pool_numbers(before)["waiting"], driver.pool_numbers(after)["waiting"]) == (0, 1)
+            assert (await rig.invariants())["ok"]
+            assert (await first).status == (await waits).status == 200
+
+    no_leaks(main)

@@ -115,45 +115,44 @@ def test_only_listed_headers_pass_in_either_direction(no_leaks: Run) -> None:
             "X-Internal: http://10.0.0.1",
             "Retry-After: 7",
         )
-        async with RawNode(answering(spoken)) as node:
-            async with routed(raw=[node.entry | {"api_key": "the-nodes-own"}]) as rig:
-                passed = [
-                    "Accept: text/x",
-                    "Content-Type: application/json",
-                    "OpenAI-Organization: org",
-                    "User-Agent: tester/1",
-                    "X-Request-Id: my-id.1",
-                    "anthropic-version: 2023-06-01",
-                    "traceparent: 00-1-2-03",
-                ]
-                dropped = [
-                    "Accept-Encoding: gzip",
-                    "Authorization: Bearer the-clients",
-                    "Cookie: c=d",
-                    "TE: trailers",
-                    "X-Forwarded-For: 1.2.3.4",
-                    "X-User-Id: alice",
-                    "x_y: underscore",
-                ]
-                path = "/v1/chat/completions?beta=true&x=%2F"
-                client = await Client.post(rig, chat_body(), *passed[:1], *passed[2:], *dropped, path=path)
-                answer = await client.answer()
-                client.leave("close")
-                first, *head = node.requests[0].split(b"\r\n\r\n")[0].decode().split("\r\n")
-                assert first == f"POST {path} HTTP/1.1"
-                ours = [
-                    f"Host: 127.0.0.1:{node.port}",
-                    "Connection: keep-alive",
-                    "Authorization: Bearer the-nodes-own",
-                    "Accept-Encoding: identity",
-                    f"Content-Length: {len(chat_body())}",
-                ]
-                assert sorted(head) == sorted(passed + ours)
-                assert answer.headers["x-request-id"] == "my-id.1"
-                assert answer.headers["openai-processing-ms"] == "12"
-                assert answer.headers["cache-control"] == "no-store"
-                assert answer.headers["server"] == "fairlead"
-                assert not {"set-cookie", "x-internal", "retry-after"} & set(answer.headers)
+        async with RawNode(answering(spoken)) as node, routed(raw=[node.entry | {"api_key": "the-nodes-own"}]) as rig:
+            passed = [
+                "Accept: text/x",
+                "Content-Type: application/json",
+                "OpenAI-Organization: org",
+                "User-Agent: tester/1",
+                "X-Request-Id: my-id.1",
+                "anthropic-version: 2023-06-01",
+                "traceparent: 00-1-2-03",
+            ]
+            dropped = [
+                "Accept-Encoding: gzip",
+                "Authorization: Bearer the-clients",
+                "Cookie: c=d",
+                "TE: trailers",
+                "X-Forwarded-For: 1.2.3.4",
+                "X-User-Id: alice",
+                "x_y: underscore",
+            ]
+            path = "/v1/chat/completions?beta=true&x=%2F"
+            client = await Client.post(rig, chat_body(), *passed[:1], *passed[2:], *dropped, path=path)
+            answer = await client.answer()
+            client.leave("close")
+            first, *head = node.requests[0].split(b"\r\n\r\n")[0].decode().split("\r\n")
+            assert first == f"POST {path} HTTP/1.1"
+            ours = [
+                f"Host: 127.0.0.1:{node.port}",
+                "Connection: keep-alive",
+                "Authorization: Bearer the-nodes-own",
+                "Accept-Encoding: identity",
+                f"Content-Length: {len(chat_body())}",
+            ]
+            assert sorted(head) == sorted(passed + ours)
+            assert answer.headers["x-request-id"] == "my-id.1"
+            assert answer.headers["openai-processing-ms"] == "12"
+            assert answer.headers["cache-control"] == "no-store"
+            assert answer.headers["server"] == "fairlead"
+            assert not {"set-cookie", "x-internal", "retry-after"} & set(answer.headers)
 
     no_leaks(main)
 

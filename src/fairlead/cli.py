@@ -1,0 +1,239 @@
+"""The command line: what is asked for, and what the shell is told.
+
+Promise: exit code 0, 1 (it ran and failed) or 2 (usage or configuration), and on failure one line that says what
+was wrong and what to do. Whatever is heavy is imported by the command that needs it, so that ``--help`` is there at
+once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from fairlead._version import __version__
+
+if TYPE_CHECKING:
+    from fairlead.config import Config
+    from fairlead.config_schema import Kind
+
+USAGE: Final = 2
+INTERRUPTED: Final = 128 + signal.SIGINT
+
+
+class BadConfig(click.ClickException):
+    """The message has file, line and key."""
+
+    exit_code = USAGE
+
+
+def as_configured(kind_name: str) -> Callable[[str], Any]:
+    """Reads an option as the configuration reads it. kind_name: a Kind of config_schema."""
+
+    def read(text: str) -> Any:
+        from fairlead import config_schema
+
+        kind: Kind[Any] = getattr(config_schema, kind_name)
+        try:
+            return kind.parse(text)
+        except ValueError as error:
+            reason = f" ({error})" if error.args else ""
+            raise click.BadParameter(f"{text!r} is not allowed{reason}: choose {kind.allowed}") from None
+
+    return read
+
+
+LISTEN: Final = as_configured("ADDRESS")
+ADMIN: Final = as_configured("ADMIN_ADDRESS")
+SPAN: Final = as_configured("GRACE")
+
+run_for = click.option("--for", "span_ns", type=SPAN, metavar="DURATION", help="End by itself after this time.")
+
+
+def main() -> None:
+    """The ``fairlead`` command. Ends the process."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command line; gives the exit code."""
+    try:
+        code = fairlead.main(list(arguments), prog_name="fairlead", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except click.Abort:
+        return INTERRUPTED
+    except click.ClickException as error:
+        message = " ".join(error.format_message().split())
+        context = getattr(error, "ctx", None)
+        help_hint = f" (see {context.command_path} --help)" if context is not None else ""
+        click.echo(f"fairlead: {message}{help_hint}", err=True)
+        return error.exit_code
+
+
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="fairlead", message="%(prog)s %(version)s")
+@click.pass_context
+def fairlead(context: click.Context) -> int | None:
+    """Route inference requests of many users to few nodes: a fair, bounded queue.
+
+    \b
+    Example:
+      fairlead serve --demo
+    """
+    if context.invoked_subcommand is not None:
+        return None
+    click.echo(context.get_help(), err=True)
+    return USAGE
+
+
+@fairlead.command()
+@click.argument("config", required=False, type=click.Path(path_type=Path))
+@click.option("--node", "nodes", multiple=True, metavar="URL", help="A node, beside those of CONFIG. Repeatable.")
+@click.option("--demo", is_flag=True, help="Three simulated nodes, three simulated users, a live table.")
+@click.option("--listen", type=LISTEN, metavar="HOST:PORT", help="Where clients come.  [127.0.0.1:8080]")
+@click.option("--admin", type=ADMIN, metavar="HOST:PORT|none", help="Metrics and admin API.  [127.0.0.1:8081]")
+@run_for
+@click.pass_context
+def serve(
+    context: click.Context,
+    config: Path | None,
+    nodes: tuple[str, ...],
+    demo: bool,
+    listen: Any,
+    admin: Any,
+    span_ns: int | None,
+) -> int:
+    """Start the router.
+
+    Nodes come from CONFIG and --node. Without either, it looks for engines on
+    this machine: ports 8000 (vLLM), 30000 (SGLang), 8080 (llama.cpp), 11434
+    (Ollama). --listen and --admin win over CONFIG.
+
+    SIGINT or SIGTERM: what waits is sent away, what runs may end (timeouts.drain),
+    exit code 0; a second signal ends it at once.
+
+    \b
+    Example:
+      fairlead serve --node http://10.0.0.11:8000 --node http://10.0.0.12:8000
+    """
+    given: dict[str, Any] = {"listen": listen, "admin": admin}
+    # "none" is a value of --admin that is read as None.
+    overrides = {name: value for name, value in given.items() if _was_given(context, name)}
+    seconds = None if span_ns is None else span_ns / 1e9
+    if demo:
+        if config is not None or nodes:
+            raise click.UsageError("--demo brings its own nodes: leave CONFIG and --node out", context)
+        return _demo(overrides, seconds)
+    settings = _load(config, nodes, overrides) if config is not None or nodes else None
+
+    from fairlead import serve as serving
+
+    return serving.run(
+        lambda signals: serving.serve(
+            signals,
+            settings,
+            overrides,
+            listen_is_default=config is None and "listen" not in overrides,
+            seconds=seconds,
+        )
+    )
+
+
+@fairlead.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option("--probe", is_flag=True, help="Ask every node what it is; exit code 1 if one does not answer.")
+def check(config: Path, probe: bool) -> int:
+    """Check a configuration and print all of it, defaults included.
+
+    What is printed can be loaded again; the keys of nodes are masked.
+
+    \b
+    Example:
+      fairlead check --probe fairlead.yaml
+    """
+    settings = _load(config, (), {})
+
+    from fairlead.effective import effective
+
+    click.echo(effective(settings), nl=False)
+    if not probe:
+        return 0
+
+    from fairlead import serve as serving
+
+    return serving.run(lambda signals: serving.probe(signals, settings))
+
+
+@fairlead.command("mock-node")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any.")
+@click.option("--name", default="mock", show_default=True, help="What it calls itself.")
+@click.option("--models", multiple=True, default=["demo"], show_default=True, help="What it serves. Repeatable.")
+@click.option("--slots", type=click.IntRange(1, 65536), default=4, show_default=True, help="Requests at once.")
+@click.option("--ttft", type=SPAN, metavar="DURATION", default="50ms", show_default=True, help="To the first token.")
+@click.option(
+    "--token-time", type=SPAN, metavar="DURATION", default="10ms", show_default=True, help="Per token, alone."
+)
+@click.option(
+    "--batch-time", type=SPAN, metavar="DURATION", default="1ms", show_default=True, help="More per neighbour."
+)
+@run_for
+def mock_node(
+    port: int,
+    name: str,
+    models: tuple[str, ...],
+    slots: int,
+    ttft: int,
+    token_time: int,
+    batch_time: int,
+    span_ns: int | None,
+) -> int:
+    """Start a simulated engine on 127.0.0.1, to try the router without a GPU.
+
+    It has an engine's timing, slots, streams and metrics (under vLLM's names)
+    and makes its words up; everything it answers says that it is simulated.
+
+    \b
+    Example:
+      fairlead mock-node --port 9001 --slots 2 --token-time 20ms
+    """
+    from fairlead import serve as serving
+    from fairlead.mocknode import MockSettings
+
+    settings = MockSettings(
+        name=name,
+        models=models,
+        slots=slots,
+        ttft_ms=ttft / 1e6,
+        token_ms=token_time / 1e6,
+        batch_ms=batch_time / 1e6,
+    )
+    seconds = None if span_ns is None else span_ns / 1e9
+    return serving.run(lambda signals: serving.mock_node(signals, settings, port, seconds))
+
+
+def _was_given(context: click.Context, name: str) -> bool:
+    return context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+
+
+def _load(path: Path | None, nodes: tuple[str, ...], overrides: dict[str, Any]) -> Config:
+    from dataclasses import replace
+
+    from fairlead.config import load
+    from fairlead.errors import ConfigError
+
+    try:
+        return replace(load(path, nodes=nodes, env=os.environ), **overrides)
+    except ConfigError as error:
+        raise BadConfig(str(error)) from None
+
+
+def _demo(overrides: dict[str, Any], seconds: float | None) -> int:
+    from fairlead import serve as serving
+    from fairlead.demo import demo
+
+    return serving.run(lambda signals: demo(signals, overrides, seconds))
