@@ -107,10 +107,10 @@ def test_every_command_and_option_exists() -> None:
 @pytest.mark.parametrize("path", [README, STUB], ids=["README", "stub"])
 def test_the_scheduler_script_does_what_its_comments_say(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    script = text[text.index("from fairlead.core import scheduler as core") :].split("\n\n")[0].split('"""')[0]
+    script = text[text.index("from fairlead.core import scheduler as core") :].split('"""')[0].split("```")[0]
     names: dict[str, Any] = {"DISPATCHED": core.DISPATCHED}
     compared = 0
-    for line in (each.strip() for each in script.split("```")[0].splitlines()):
+    for line in (each.strip() for each in script.splitlines()):
         code, _, comment = line.partition("#")
         if code.startswith("s.drain"):
             assert eval(code, names) == eval(comment, names), line
