@@ -301,3 +301,31 @@ def test_a_heap_keeps_equal_keys_in_order():
     assert heap.top() is None
     assert len(heap) == 0
     assert 1 not in heap
+
+
+def test_debts_beyond_all_measure_stay_within_bounds(only_core):
+    """A thousand running requests that turn out to have cost the most there is: no number overflows, all goes on."""
+    lab = Lab(only_core(running_max=10_000, waiting_max=10_000), slots=(10_000,))
+    names = [f"A{i}" for i in range(5000)]
+    lab.many(" ".join(names), cost=0)
+    while lab.drain():
+        pass
+    for name in names:
+        lab.finish(name, core.COST_MAX)
+        if name != names[-1]:
+            assert 0 < lab.s.user(0, ord("A"))["virtual_start"] <= 1 << 61
+    lab.submit("B1", weight=core.WEIGHT_MAX)
+    lab.submit("A0")
+    assert lab.drain() == ["B1", "A0"]
+
+
+def test_positions_do_not_overflow(only_core):
+    lab = Lab(only_core())
+    lab.submit("Z")
+    lab.drain()
+    for i in range(600):
+        lab.submit(chr(1000 + i) + "1", weight=core.WEIGHT_MAX)
+    for i in range(300):
+        lab.submit(f"A{i}", weight=1)
+    assert lab.s.position(lab.handles["A299"]) == 900
+    assert lab.s.position(lab.handles["A0"]) == 900

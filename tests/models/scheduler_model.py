@@ -75,7 +75,7 @@ class Model:
         gpu_weight=0.3,
         queue_weight=0.7,
         no_node_wait_ns=NEVER,
-        rebase_at=1 << 61,
+        rebase_at=1 << 60,
         seed=1,
     ):
         self.waiting_max, self.running_max, self.waiting_bytes_max = waiting_max, running_max, waiting_bytes_max

@@ -24,7 +24,7 @@ def world(seed):
         order=rng.choice([core.FAIR, core.FAIR, core.FAIR, core.FIFO]),
         routing=rng.choice([core.SCORE, core.SCORE_RAW, core.LEAST_LOADED]),
         no_node_wait_ns=rng.choice([30, core.NEVER]),
-        rebase_at=rng.choice([1, 5 * core.VIRTUAL_UNIT, 1 << 61]),
+        rebase_at=rng.choice([1, 5 * core.VIRTUAL_UNIT, 1 << 60]),
     )
 
 

@@ -37,7 +37,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         bytes_max=st.sampled_from([5, 1000]),
         page=st.sampled_from([1, 2, 8]),
         patience=st.sampled_from([3, core.NEVER]),
-        rebase_at=st.sampled_from([1, 2 * core.VIRTUAL_UNIT, 1 << 61]),
+        rebase_at=st.sampled_from([1, 2 * core.VIRTUAL_UNIT, 1 << 60]),
     )
     def build(self, order, routing, waiting_max, running_max, bytes_max, page, patience, rebase_at):
         limits = dict(

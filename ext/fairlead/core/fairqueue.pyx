@@ -19,7 +19,7 @@ nothing waits or runs.
 Time and weights are integers. c counts in 1/720720 of a cost unit, so cost / weight is exact for weights up to 16
 and rounded down by less than a unit for others; the correction is floor(actual) - floor(charged), so what a user
 has paid in the end depends on its requests only and not on the path. When V passes ``rebase_at`` it is subtracted
-from everything.
+from everything. c stays within 2**61 of that zero: a user that owes more than 3 * 10**12 units at once owes no more.
 
 The tree. A share below ``level_max`` has children, one from there on is a flow with a queue. Dispatch walks from
 the root to a flow, always to the smallest (c, stamp), and charges every share on the way back, so each level is
@@ -36,8 +36,8 @@ from fairlead.core.flows cimport flow_find, flow_obtain, flow_settle, forget_idl
 from fairlead.core.heap cimport heap_remove, heap_shift_keys, heap_top, heap_update
 from fairlead.core.memory cimport CHECK
 from fairlead.core.shares cimport (
-    IDLE, NOWHERE, READY, ROOT, FairQueue, Level, Share, User, charge, enter, flow_is_eligible, leave,
-    level_is_eligible, ready_key, rekey, user_refresh,
+    IDLE, NOWHERE, READY, ROOT, START_MAX, FairQueue, Level, Share, User, charge, enter, flow_is_eligible, leave,
+    level_is_eligible, ready_key, rekey, share_charge, user_refresh,
 )
 from fairlead.core.slots cimport NIL, RUNNING, WAITING, Request
 from libc.stdint cimport int32_t, int64_t, uint64_t
@@ -162,6 +162,9 @@ cdef void rebase(FairQueue *queue, int32_t parent) noexcept nogil:
     for i in range(1, queue.share_max):
         if queue.shares[i].parent == parent:
             queue.shares[i].start -= zero
+            # What is not eligible may be passed by many zeros; it is lifted to the present when it comes back.
+            if queue.shares[i].where == NOWHERE and queue.shares[i].start < -START_MAX:
+                queue.shares[i].start = -START_MAX
     if not queue.fifo:
         heap_shift_keys(&level.ready, -zero)
     heap_shift_keys(&level.idle, -zero)
@@ -189,7 +192,7 @@ cdef void queue_dispatch(FairQueue *queue, int32_t slot) noexcept nogil:
         level = &queue.levels[share.parent]
         if share.start > level.virtual_time:
             level.virtual_time = share.start
-        share.start += charge(request.cost, share.weight)
+        share_charge(share, charge(request.cost, share.weight))
         queue.sequence += 1
         share.stamp = queue.sequence
         if still:
@@ -217,7 +220,7 @@ cdef void correct(FairQueue *queue, int32_t slot, int64_t cost) noexcept nogil:
         return
     while index != ROOT:
         share = &queue.shares[index]
-        share.start += charge(cost, share.weight) - charge(request.cost, share.weight)
+        share_charge(share, charge(cost, share.weight) - charge(request.cost, share.weight))
         if share.where == READY and not queue.fifo:
             heap_update(&queue.levels[share.parent].ready, share.start, share.stamp, index)
         index = share.parent
@@ -317,5 +320,8 @@ cdef int64_t queue_position(FairQueue *queue, int32_t slot) noexcept nogil:
             before = requests[before].previous
     if share.where != READY:
         weight += share.weight
-    k = (k * weight + share.weight - 1) // share.weight
+    # In two parts, so that no product can overflow.
+    if weight // share.weight >= pool.waiting:
+        return pool.waiting
+    k = k * (weight // share.weight) + (k * (weight % share.weight) + share.weight - 1) // share.weight
     return k if k < pool.waiting else pool.waiting

@@ -57,7 +57,7 @@ cdef class Scheduler:
 
     def __cinit__(self, *, waiting_max, running_max, waiting_bytes_max=INT64_MAX, flows_max=0, nodes_max=256,
                   pools_max=64, decisions_max=256, order=FAIR, routing=SCORE, double gpu_weight=0.3,
-                  double queue_weight=0.7, no_node_wait_ns=INT64_MAX, rebase_at=1 << 61, seed=1):
+                  double queue_weight=0.7, no_node_wait_ns=INT64_MAX, rebase_at=1 << 60, seed=1):
         cdef Core *core = &self.core
         cdef int64_t requests, flows
         core.waiting_max = <int32_t> limited("waiting_max", waiting_max, 0, 1 << 24)
@@ -73,7 +73,7 @@ cdef class Scheduler:
         limited("nodes_max", nodes_max, 1, 1 << 14)
         limited("order", order, FAIR, FIFO)
         limited("routing", routing, SCORE, P2C)
-        limited("rebase_at", rebase_at, 1, 1 << 61)
+        limited("rebase_at", rebase_at, 1, 1 << 60)
         limited("seed", seed, 0, INT64_MAX)
         if not 0.0 <= gpu_weight <= 1e6 or not 0.0 <= queue_weight <= 1e6:
             raise ValueError(f"gpu_weight is {gpu_weight}, queue_weight is {queue_weight}: choose 0..1e6")

@@ -8,6 +8,13 @@ cdef enum:
     VIRTUAL_UNIT = 720720  # lcm(1..16): exact for weights 1..16, floor for others
     ROOT = 0
 
+cdef extern from *:
+    """
+    /* Virtual starts stay within this of zero, so that no sum of two overflows. (A Cython enum has an int's width.) */
+    #define FAIRLEAD_START_MAX ((int64_t) 1 << 61)
+    """
+    const int64_t START_MAX "FAIRLEAD_START_MAX"
+
 cdef enum:
     NOWHERE = 0            # not eligible; nothing remembers it but its parent's children
     READY = 1              # eligible: in its parent's ready heap
@@ -78,6 +85,14 @@ cdef void level_set_open(FairQueue *queue, int32_t level, bint is_open) noexcept
 
 cdef inline int64_t charge(int64_t cost, int32_t weight) noexcept nogil:
     return VIRTUAL_UNIT * cost if weight == 1 else VIRTUAL_UNIT * cost // weight
+
+cdef inline void share_charge(Share *share, int64_t amount) noexcept nogil:
+    share.start += amount
+    if share.start > START_MAX:
+        share.start = START_MAX
+    elif share.start < -START_MAX:
+        share.start = -START_MAX
+
 
 cdef inline bint flow_is_eligible(FairQueue *queue, Share *share) noexcept nogil:
     cdef User *user = &queue.users[share.user]
