@@ -73,7 +73,7 @@ ENGINES: Final[dict[str, Engine]] = {
             1,
         ),
         Engine("ollama", "Ollama", "/api/version", None, (), (), (), None, 1),
-        Engine("mock", "simulated node", "/health", "/metrics", *_VLLM, None, 4),
+        Engine("mock", "simulated node", "/health", "/metrics", *_VLLM, "/props", 4),
         Engine("openai", "OpenAI-compatible server", "/v1/models", None, (), (), (), None, 8),
     )
 }
@@ -121,7 +121,7 @@ def model_list(reply: Reply) -> dict[str, dict[str, Any]] | None:
 def slots_told(engine: Engine, reply: Reply) -> int | None:
     """How many requests at once the engine says that it runs."""
     document = _document(reply)
-    value = document.get("total_slots") if engine.kind == "llamacpp" else document.get("max_running_requests")
+    value = document.get("total_slots") if engine.slots_path == "/props" else document.get("max_running_requests")
     if engine.kind == "sglang" and value is None and isinstance(document.get("internal_states"), list):
         states = [state for state in document["internal_states"] if isinstance(state, dict)]
         value = states[0].get("effective_max_running_requests_per_dp") if states else None

@@ -76,6 +76,7 @@ class MockNode:
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/health", self._health)
         app.router.add_get("/metrics", self._metrics)
+        app.router.add_get("/props", self._props)
         app.router.add_get("/mock/log", self._show_log)
         app.router.add_post("/mock/set", self._set)
         return app
@@ -166,6 +167,9 @@ class MockNode:
 
     async def _health(self, _: web.Request) -> web.Response:
         return json_answer({"status": "ok", "simulated": True})
+
+    async def _props(self, _: web.Request) -> web.Response:
+        return json_answer({"total_slots": self.settings.slots, "simulated": True})
 
     async def _metrics(self, _: web.Request) -> web.Response:
         if self.mute_metrics:

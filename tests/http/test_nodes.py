@@ -35,6 +35,18 @@ def test_a_simulated_node_is_recognised_as_one(no_leaks: Run) -> None:
     no_leaks(main)
 
 
+def test_slots_are_those_the_node_tells(no_leaks: Run) -> None:
+    async def main() -> None:
+        async with serving(MockNode(MockSettings(slots=7))) as port:
+            entry = {"name": "a", "url": f"http://127.0.0.1:{port}"}
+            async with routed(raw=[entry]) as rig:
+                assert described(rig, "a")["slots"] == 7
+            async with routed(raw=[entry | {"slots": 2}]) as rig:
+                assert described(rig, "a")["slots"] == 2
+
+    no_leaks(main)
+
+
 def test_load_is_polled_and_own_requests_are_not_others(no_leaks: Run) -> None:
     async def main() -> None:
         async with routed([MockSettings(name="a", slots=4, ttft_ms=400, tokens=1)]) as rig:
