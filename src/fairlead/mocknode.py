@@ -34,6 +34,8 @@ TEXT: Final = (
 )
 WORDS: Final = TEXT.split()
 LOG_MAX: Final = 10_000
+TOKENS_MAX: Final = 1 << 20
+CHOICES_MAX: Final = 128
 
 Response = TypeVar("Response", bound=web.StreamResponse)
 
@@ -115,9 +117,8 @@ class MockNode:
     async def _generate(self, request: web.Request) -> web.StreamResponse:
         body = await self._body(request)
         prompt = prompt_of(body)
-        limit = body.get("max_completion_tokens", body.get("max_tokens"))
-        count = min(int(limit), 1 << 20) if limit is not None else self.settings.tokens
-        count, choices = max(count, 1), max(int(body.get("n") or 1), 1)
+        count = self._number(body, self.settings.tokens, TOKENS_MAX, "max_completion_tokens", "max_tokens")
+        choices = self._number(body, 1, CHOICES_MAX, "n")
         usage = {"prompt_tokens": tokens_in(prompt), "completion_tokens": count * choices}
         usage["total_tokens"] = sum(usage.values())
         answer = Answer(self.settings, request, body, usage, choices)
@@ -153,6 +154,13 @@ class MockNode:
         if not isinstance(body, dict) or body.get("model") not in self.settings.models:
             raise self._wrong(web.HTTPNotFound, "no such model on this simulated node")
         return body
+
+    def _number(self, body: dict[str, Any], default: int, most: int, *names: str) -> int:
+        """The first of these members that is there and not null; at most this much is made of it."""
+        value = next((body[name] for name in names if body.get(name) is not None), default)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise self._wrong(web.HTTPBadRequest, f"{' or '.join(names)} must be an integer from 1 up")
+        return min(value, most)
 
     @staticmethod
     def _wrong(kind: type[web.HTTPException], message: str) -> web.HTTPException:
@@ -193,9 +201,12 @@ class MockNode:
         return json_answer({"started": list(self._log), "running": self.running, "waiting": self.waiting})
 
     async def _set(self, request: web.Request) -> web.Response:
-        wanted = orjson.loads(await request.read())
-        kv = wanted.get("kv")
-        if set(wanted) != {"kv"} or not (kv is None or (isinstance(kv, int | float) and 0 <= kv <= 1)):
+        try:
+            wanted = orjson.loads(await request.read())
+        except orjson.JSONDecodeError:
+            wanted = None
+        kv = wanted.get("kv") if isinstance(wanted, dict) and set(wanted) == {"kv"} else "nothing"
+        if not (kv is None or (isinstance(kv, int | float) and 0 <= kv <= 1)):
             raise web.HTTPBadRequest(text='only {"kv": 0..1 or null} can be set')
         self.kv = kv
         return json_answer({"kv": kv})

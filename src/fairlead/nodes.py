@@ -212,6 +212,8 @@ class Registry:
     async def _probe(self, node: Node) -> None:
         prober, now_ns = self._prober, self._driver.now_ns()
         assert prober is not None
+        if node.load is not None and now_ns - node.load_ns > STALE_PERIODS * self._health.period_ns:
+            self._forget_load(node)
         if node.engine is None and not await self._recognise(node, prober):
             return
         engine = node.engine
@@ -251,9 +253,11 @@ class Registry:
         if node.config.slots is not None:
             return
         told = None
-        if engine.slots_path is not None:
-            reply, _ = await prober.fetch(node.config, engine.slots_path)
+        for path in engine.slots_paths:
+            reply, _ = await prober.fetch(node.config, path)
             told = slots_told(engine, reply)
+            if told is not None:
+                break
         slots = told or engine.slots_default
         if slots != node.slots or not node.answered:
             source = "as it says" if told else f"the default for {engine.title}"
@@ -279,14 +283,12 @@ class Registry:
         before = self._driver.node_numbers(node.handle).get("running", 0)
         reply, _ = await prober.fetch(node.config, engine.metrics)
         told = load(engine, reply)
-        now_ns = self._driver.now_ns()
-        if told is not None:
-            own = max(before, self._driver.node_numbers(node.handle).get("running", 0))
-            node.load, node.load_ns = told, now_ns
-            others = max(0, told.running + told.waiting - own)
-            self._driver.set_node_load(node.handle, -1.0 if told.gpu is None else told.gpu, others)
-        elif node.load is not None and now_ns - node.load_ns > STALE_PERIODS * self._health.period_ns:
-            self._forget_load(node)
+        if told is None:
+            return  # what it told before stands until it is too old
+        own = max(before, self._driver.node_numbers(node.handle).get("running", 0))
+        node.load, node.load_ns = told, self._driver.now_ns()
+        others = max(0, told.running + told.waiting - own)
+        self._driver.set_node_load(node.handle, -1.0 if told.gpu is None else told.gpu, others)
 
     def _forget_load(self, node: Node) -> None:
         node.load = None
@@ -297,9 +299,10 @@ class Registry:
         node.successes += 1
         if not node.up and node.successes >= self._health.healthy_after:
             node.up = True
-            node.error = ""
             log.info("node %s: up", node.name)
             self._driver.set_node_state(node.handle, UP)
+        if node.up:
+            node.error = ""
 
     def _fail(self, node: Node, reason: str, *, at_once: bool) -> None:
         node.successes = 0

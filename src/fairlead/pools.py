@@ -38,6 +38,7 @@ class Pools:
 
     def rebuild(self, offers: Iterable[tuple[int, Iterable[str]]]) -> None:
         """offers: every node's handle and the models that it lists."""
+        self._free_left()  # there may be no room for a new pool otherwise
         listed = [(node, list(models)) for node, models in offers]
         groups = self._groups(listed)
         self._settle(groups)
@@ -106,6 +107,9 @@ class Pools:
                 self._driver.set_node_pools(node, others)
             del self._nodes_of[pool]
             self._leaving.add(pool)
+        self._free_left()
+
+    def _free_left(self) -> None:
         for pool in sorted(self._leaving):
             numbers = self._driver.pool_numbers(pool)
             if not numbers["waiting"] and not numbers["running"] and not numbers["nodes"]:

@@ -232,6 +232,8 @@ class Dial:
         self._body = body
         self._paused = paused
         self._task = pool.loop.create_task(self._run())
+        # Not at the end of _run: cancelled before its first step, a task never enters its coroutine.
+        self._task.add_done_callback(self._done)
 
     def pause(self) -> None:
         self._paused = True
@@ -243,37 +245,43 @@ class Dial:
         self._exchange = None
         self._task.cancel()
 
-    async def _run(self) -> None:
-        pool = self._pool
-        try:
-            await self._connect()
-        except Exception as error:
-            exchange, self._exchange = self._exchange, None
-            if exchange is not None:
-                exchange.link = None
-                call_back(pool.loop, exchange.on_lost, why_not_connected(error))
-        finally:
-            pool._dials.discard(self)
+    def _done(self, _: asyncio.Task[None]) -> None:
+        self._pool._dials.discard(self)
 
-    async def _connect(self) -> None:
+    async def _run(self) -> None:
+        connection = Connection(self._pool)
+        lost: Lost | None = None
+        try:
+            await self._connect(connection)
+            lost = connection.early
+            if lost is None:
+                connection.adopt()
+        except Exception as error:
+            lost = why_not_connected(error)
+        finally:
+            if not connection.adopted:
+                connection.drop()
+        exchange, self._exchange = self._exchange, None
+        if exchange is None:
+            connection.drop()
+        elif lost is not None:
+            exchange.link = None
+            call_back(self._pool.loop, exchange.on_lost, lost)
+        else:
+            if self._paused:
+                connection.pause()
+            connection.begin(exchange, self._head, self._body, reused=False)
+        self._head = self._body = b""
+
+    async def _connect(self, connection: Connection) -> None:
         pool, endpoint = self._pool, self._pool.endpoint
         if pool.closed:
             raise ConnectionRefusedError("the pool is closed")
         pool.dials += 1
         async with asyncio.timeout(pool._connect_s):
             await pool.loop.create_connection(
-                lambda: Connection(pool, self._connected), endpoint.host, endpoint.port, ssl=endpoint.ssl_context
+                lambda: connection, endpoint.host, endpoint.port, ssl=endpoint.ssl_context
             )
-
-    def _connected(self, connection: Connection) -> None:
-        exchange, self._exchange = self._exchange, None
-        if exchange is None:
-            connection.drop()
-            return
-        if self._paused:
-            connection.pause()
-        connection.begin(exchange, self._head, self._body, reused=False)
-        self._head = self._body = b""
 
 
 def why_not_connected(error: Exception) -> Lost:

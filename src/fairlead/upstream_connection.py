@@ -20,7 +20,6 @@ from __future__ import annotations
 import asyncio
 import select
 import socket
-from collections.abc import Callable
 from typing import Final, Protocol, cast
 
 from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpResponseParser
@@ -72,7 +71,6 @@ class Connection(asyncio.Protocol):
         "_header_count",
         "_headers",
         "_keep_alive",
-        "_on_made",
         "_overhead",
         "_owner",
         "_parser",
@@ -84,14 +82,17 @@ class Connection(asyncio.Protocol):
         "_transport",
         "_unsent",
         "_writable",
+        "adopted",
+        "early",
         "idle_since",
     )
     _transport: asyncio.Transport
     _parser: HttpResponseParser
 
-    def __init__(self, owner: Owner, on_made: Callable[[Connection], None]) -> None:
+    def __init__(self, owner: Owner) -> None:
         self._owner = owner
-        self._on_made: Callable[[Connection], None] | None = on_made
+        self.adopted = False
+        self.early: Lost | None = None  # what went wrong before the connection was adopted
         self._exchange: Exchange | None = None
         self._dead = False
         self._paused = False
@@ -117,6 +118,17 @@ class Connection(asyncio.Protocol):
         self._keep_alive = False
 
     # The pool and the exchange
+
+    def adopt(self) -> None:
+        """Takes the connection over from ``create_connection`` when that has returned, not in ``connection_made``:
+        uvloop closes a transport whose dialling is cancelled or too late without a ``connection_lost``."""
+        plug = self._transport.get_extra_info("socket")
+        plug.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+        plug.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._poller.register(plug.fileno(), select.POLLIN)
+        self._parser = HttpResponseParser(self)
+        self.adopted = True
+        self._owner.opened()
 
     def begin(self, exchange: Exchange, head: bytes, body: bytes, *, reused: bool) -> None:
         """Writes the request; the connection belongs to this exchange until its end."""
@@ -159,21 +171,14 @@ class Connection(asyncio.Protocol):
         """Cuts the connection without a word to anyone."""
         if not self._dead:
             self._dead = True
-            self._transport.abort()
+            transport: asyncio.Transport | None = getattr(self, "_transport", None)
+            if transport is not None:
+                transport.abort()
 
     # The transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass of it
-        self._parser = HttpResponseParser(self)
-        plug = transport.get_extra_info("socket")
-        plug.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
-        plug.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._poller.register(plug.fileno(), select.POLLIN)
-        self._owner.opened()
-        on_made, self._on_made = self._on_made, None
-        if on_made is not None:
-            on_made(self)
 
     def pause_writing(self) -> None:
         self._writable = False
@@ -192,7 +197,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         exchange = self._exchange
         if exchange is None:
-            self._idle_noise()
+            self._idle_noise("protocol", "the node spoke unasked")
             return
         surplus = False
         try:
@@ -239,10 +244,11 @@ class Connection(asyncio.Protocol):
             self._node_left("eof", "the node closed the connection")
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._owner.gone()
         if not self._dead:
             self._node_left("reset", str(error) if error else "connection lost")
-        del self._parser  # it holds our methods: a cycle
+        if self.adopted:
+            self._owner.gone()
+            del self._parser  # it holds our methods: a cycle
 
     # The parser
 
@@ -323,7 +329,7 @@ class Connection(asyncio.Protocol):
 
     def _node_left(self, kind: Kind, detail: str) -> None:
         if self._exchange is None:
-            self._idle_noise()
+            self._idle_noise(kind, detail)
         elif self._reused and not self._start:
             head, body = self._head, self._body
             exchange = self._detach()
@@ -332,10 +338,14 @@ class Connection(asyncio.Protocol):
         else:
             self._lose(kind, detail)
 
-    def _idle_noise(self) -> None:
-        if not self._dead:
+    def _idle_noise(self, kind: Kind, detail: str) -> None:
+        if self._dead:
+            return
+        if self.adopted:
             self._owner.distrust(self)
-            self.drop()
+        else:
+            self.early = Lost("send", kind, detail)
+        self.drop()
 
     def _callback_raised(self, error: BaseException | None) -> None:
         if isinstance(error, Exception):

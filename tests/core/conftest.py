@@ -9,6 +9,8 @@ from models.scheduler_model import Model
 def builder(kind, made):
     def build(**limits):
         limits = {"waiting_max": 1000, "running_max": 1000} | limits
+        requests = limits["waiting_max"] + limits["running_max"]
+        limits = {"flows_max": requests + 64} | limits  # a small table is checked sooner
         made.append(core.Scheduler(**limits) if kind == "core" else Model(**limits))
         return made[-1]
 

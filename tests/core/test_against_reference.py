@@ -22,7 +22,11 @@ def test_same_orders_and_counters(policy, seed):
     slots = rng.choice([1, 2, 5])
     reference = Ref(policy, weights=weights, caps=caps)
     scheduler = core.Scheduler(
-        waiting_max=1000, running_max=50, order=core.FIFO if policy == "fifo" else core.FAIR, rebase_at=1 << 60
+        waiting_max=400,
+        running_max=50,
+        flows_max=460,
+        order=core.FIFO if policy == "fifo" else core.FAIR,
+        rebase_at=1 << 60,
     )
     pool = scheduler.add_pool(0)
     node = scheduler.add_node(0, slots)

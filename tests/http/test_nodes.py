@@ -75,6 +75,31 @@ def test_reports_older_than_three_periods_are_forgotten(no_leaks: Run) -> None:
     no_leaks(main)
 
 
+def test_old_reports_are_forgotten_also_while_health_fails(no_leaks: Run) -> None:
+    class Ill(MockNode):
+        ill = False
+
+        async def _health(self, request: web.Request) -> web.Response:
+            return web.Response(status=500) if self.ill else await super()._health(request)
+
+    async def main() -> None:
+        mock = Ill(MockSettings(name="ill"))
+        mock.kv = 0.9
+        probing = {"period": "50ms", "timeout": "500ms", "unhealthy_after": 100}
+        async with serving(mock) as port:
+            entry = {"name": "ill", "url": f"http://127.0.0.1:{port}"}
+            async with routed(raw=[entry], health=probing) as rig:
+                await rig.until(lambda: described(rig, "ill")["gpu_load"] == 0.9)
+                mock.ill = True
+                await rig.until(lambda: described(rig, "ill")["gpu_load"] is None, "that old reports are forgotten")
+                assert described(rig, "ill")["state"] == "up"
+                assert "500" in described(rig, "ill")["error"]
+                mock.ill = False
+                await rig.until(lambda: not described(rig, "ill")["error"], "that a trouble that is over is not told")
+
+    no_leaks(main)
+
+
 def test_a_node_that_dies_is_down_at_once_and_comes_back_by_itself(no_leaks: Run) -> None:
     async def main() -> None:
         mock = MockNode(MockSettings(name="a"))

@@ -84,6 +84,44 @@ def test_older_and_newer_names_are_read() -> None:
     assert load(ENGINES["sglang"], new) == load(ENGINES["sglang"], old) == Load(2, 3, 0.1)
 
 
+def test_a_metric_under_two_spellings_counts_once() -> None:
+    both = page("sglang:num_running_reqs 2", "sglang_num_running_reqs 2", "sglang:num_queue_reqs 1")
+    assert load(ENGINES["sglang"], both) == Load(2, 1, None)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "vllm:num_requests_running 3",
+        "vllm:num_requests_running\t3",
+        "vllm:num_requests_running 3 1700000000000",
+        'vllm:num_requests_running{a="x} 9",b="{"} 3.0',
+        "vllm:num_requests_running{} 3\r",
+    ],
+)
+def test_every_form_of_a_sample_is_read(line: str) -> None:
+    assert load(ENGINES["vllm"], page(line)) == Load(3, 0, None)
+    assert load(ENGINES["vllm"], page("# HELP vllm:num_requests_running 8", line, "other 1")) == Load(3, 0, None)
+    assert load(ENGINES["vllm"], Reply(200, line.encode())) == Load(3, 0, None)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "# TYPE vllm:num_requests_running gauge",
+        "not_vllm:num_requests_running 3",
+        "vllm:num_requests_running_total 3",
+        'other{name="vllm:num_requests_running 3"} 1',
+        "vllm:num_requests_running",
+        "vllm:num_requests_running{",
+        'vllm:num_requests_running{a="3',
+    ],
+)
+def test_what_only_looks_like_a_sample_is_none(line: str) -> None:
+    assert load(ENGINES["vllm"], page(line)) is None
+    assert load(ENGINES["vllm"], Reply(200, line.encode())) is None
+
+
 @pytest.mark.parametrize("value", ["NaN", "+Inf", "-1", "1.01", "90", "abc", ""])
 def test_a_ratio_that_can_not_be_one_is_as_if_unsaid(value: str) -> None:
     reply = page("vllm:num_requests_running 1", f"vllm:kv_cache_usage_perc {value}")
@@ -113,9 +151,18 @@ def test_a_large_page_is_read_in_a_fraction_of_a_poll() -> None:
 def test_slots_are_those_the_engine_tells() -> None:
     assert slots_told(ENGINES["llamacpp"], data("llamacpp_props.json")) == 4
     assert slots_told(ENGINES["sglang"], Reply(200, b'{"max_running_requests":32}')) == 32
+    assert slots_told(ENGINES["vllm"], MISSING) is None
 
 
-@pytest.mark.parametrize("value", ["0", "-1", "70000", '"4"', "null", "[]", "1.5"])
+def test_sglangs_slots_are_the_sum_over_its_ranks_and_what_memory_allows() -> None:
+    state = {"effective_max_running_requests_per_dp": 52}
+    told = {"max_running_requests": 256, "internal_states": [state, state]}
+    assert slots_told(ENGINES["sglang"], Reply(200, orjson.dumps(told))) == 104
+    for silent in ([], [{}], ["x"], None, [{"effective_max_running_requests_per_dp": None}]):
+        assert slots_told(ENGINES["sglang"], Reply(200, orjson.dumps(told | {"internal_states": silent}))) == 256
+
+
+@pytest.mark.parametrize("value", ["true", "0", "-1", "70000", '"4"', "null", "[]", "1.5"])
 def test_a_number_of_slots_that_can_not_be_one_is_as_if_unsaid(value: str) -> None:
     assert slots_told(ENGINES["llamacpp"], Reply(200, b'{"total_slots":' + value.encode() + b"}")) is None
 
@@ -126,6 +173,10 @@ def test_models_keep_the_nodes_own_fields_and_have_what_clients_need() -> None:
         "a": {"id": "a", "object": "model", "created": 0, "max_model_len": 9, "owned_by": "x"},
         "b": {"id": "b", "object": "model", "created": 7},
     }
+
+
+def test_an_ollama_without_a_model_lists_none() -> None:
+    assert model_list(Reply(200, b'{"object":"list","data":null}')) == {}
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b'{"data":{}}', b'{"object":"list"}', b"{", b'{"data":"x"}'])

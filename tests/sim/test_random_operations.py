@@ -18,6 +18,7 @@ def world(seed):
     return rng, dict(
         waiting_max=rng.choice([5, 40, 200]),
         running_max=rng.choice([10, 60]),
+        flows_max=500,
         nodes_max=6,
         pools_max=4,
         decisions_max=rng.choice([1, 7, 256]),

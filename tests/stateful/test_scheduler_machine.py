@@ -44,6 +44,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             waiting_max=waiting_max,
             running_max=running_max,
             waiting_bytes_max=bytes_max,
+            flows_max=20,
             nodes_max=3,
             pools_max=2,
             decisions_max=page,
