@@ -224,3 +224,20 @@ def test_two_random_choices_follow_the_seed_and_take_the_better_one(only_core):
     assert nodes(7) != nodes(8)
     assert 0 not in nodes(7)  # the worst of four never wins against a second one
     assert {1, 2, 3} == set(nodes(7))
+
+
+def test_who_comes_to_a_pool_that_was_down_for_long_waits_its_time_there(make):
+    lab = Lab(make(no_node_wait_ns=10), slots=(), pools=2)
+    node = lab.node(1, [0])
+    lab.many("A1 B1", pool=0)
+    assert lab.drain() == ["A1"]
+    lab.now = 100  # pool 1 has been without a node all the time
+    assert lab.s.move(100, lab.handles["B1"], 1)
+    assert lab.s.next_deadline_ns() == 110
+    assert lab.drain() == []
+    lab.s.set_node_state(100, node, core.DOWN)
+    lab.now = 200
+    assert lab.s.requeue(200, lab.handles["A1"])
+    assert lab.s.next_deadline_ns() == 110
+    assert lab.drain() == ["?B1"]
+    assert lab.s.next_deadline_ns() == 210

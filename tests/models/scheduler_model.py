@@ -27,7 +27,7 @@ class Request:
     width: int
     size: int
     deadline: int
-    submitted: int
+    queued: int
     order: int
     node: Node | None = None
     tried: list[Node] = field(default_factory=list)
@@ -299,7 +299,7 @@ class Model:
         since = self.down_since[request.pool]
         if since is None:
             return request.deadline
-        return min(request.deadline, max(since, request.submitted) + self.no_node_wait)
+        return min(request.deadline, max(since, request.queued) + self.no_node_wait)
 
     def drain(self, now):
         self._at(now)
@@ -437,6 +437,7 @@ class Model:
         self._correct(request, 0)
         flow = self.flows[request.pool, request.user]
         request.tried.append(request.node)
+        request.queued = now
         self.running.remove(request)
         flow.running -= 1
         self.waiting.append(request)
@@ -468,6 +469,7 @@ class Model:
         old.queue.remove(request)
         self._refresh_flow(request.pool, request.user)
         request.pool = pool
+        request.queued = now
         flow.queue.append(request)
         flow.queue.sort(key=lambda r: r.order)
         self._refresh_flow(pool, request.user)

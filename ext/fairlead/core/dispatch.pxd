@@ -96,8 +96,8 @@ cdef inline int64_t effective_deadline(Core *core, Request *request, int32_t poo
     cdef int64_t since = core.down_since[pool]
     if since == UP_NS:
         return request.deadline_ns
-    if since < request.submitted_ns:
-        since = request.submitted_ns
+    if since < request.queued_ns:
+        since = request.queued_ns
     if since > INT64_MAX - core.no_node_wait_ns:
         return request.deadline_ns
     return min(request.deadline_ns, since + core.no_node_wait_ns)

@@ -98,7 +98,7 @@ cdef int64_t core_submit(Core *core, Submission *submission) noexcept nogil:
     slot = slots_take(&core.slots)
     request = &core.slots.requests[slot]
     request.deadline_ns = submission.deadline_ns
-    request.submitted_ns = core.now_ns
+    request.queued_ns = core.now_ns
     request.cost = submission.cost
     request.size_bytes = submission.size_bytes
     request.width = <int16_t> submission.width
@@ -233,6 +233,7 @@ cdef bint core_requeue(Core *core, int64_t handle) noexcept nogil:
     give_back(core, request)
     queue_prefer(&core.queue, slot)
     request.node = NIL
+    request.queued_ns = core.now_ns
     heap_push(&core.deadlines, effective_deadline(core, request, pool_of(core, request)), request.order, slot)
     core.counters.requeued += 1
     return True
@@ -246,5 +247,6 @@ cdef bint core_move(Core *core, int64_t handle, int32_t pool) noexcept nogil:
     request = &core.slots.requests[slot]
     if pool_of(core, request) != pool:
         queue_move(&core.queue, slot, level_of(pool))
+        request.queued_ns = core.now_ns
         heap_update(&core.deadlines, effective_deadline(core, request, pool), request.order, slot)
     return True

@@ -12,7 +12,7 @@ cdef enum:
 
 cdef struct Request:      # 64 bytes: one cache line
     int64_t deadline_ns   # its own; the deadline heap may hold an earlier one while no node is usable
-    int64_t submitted_ns
+    int64_t queued_ns     # since when it has waited in its pool: submit, requeue or move
     uint64_t order        # place in time among all requests; kept when it is requeued or moved
     int32_t next          # in its flow's queue; in the list of free slots while FREE
     int32_t previous

@@ -71,12 +71,12 @@ P2C: Final[int]  # 3: the lower SCORE of two drawn at random (from the seed); th
 class Scheduler:
     """One scheduler for all pools of a process.
 
-    waiting_max: requests that may wait (0: none may). running_max: requests that may be dispatched and
-    unfinished at once. waiting_bytes_max: their bodies together. flows_max (pairs of pool and user with a
-    counter; 0 picks waiting_max + running_max + 4096): when the table is full, the idle user with the least
-    debt is forgotten. no_node_wait_ns: how long a request waits in a pool without a usable node (counted
-    from the later of its submit and the pool's loss of its last UP node). rebase_at: virtual time at which
-    counters are moved back to 0 (tests force it). seed: for P2C.
+    waiting_max: requests that may wait (0: none may). running_max: requests that may be dispatched and unfinished
+    at once. waiting_bytes_max: their bodies together. flows_max (pairs of pool and user with a counter; 0 picks
+    waiting_max + running_max + 4096): when the table is full, the idle user with the least debt is forgotten.
+    no_node_wait_ns: how long a request waits in a pool without a usable node (counted from the later of its submit,
+    requeue or move there and the pool's loss of its last UP node). rebase_at: virtual time at which counters are
+    moved back to 0 (tests force it). seed: for P2C.
 
     Raises ValueError for a limit out of range, MemoryError when the memory cannot be had.
     """
