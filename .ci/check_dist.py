@@ -11,7 +11,7 @@ IN_A_WHEEL = {".py", ".pyi", ".so"}
 
 
 def wheel_faults(path: Path) -> list[str]:
-    names = [PurePosixPath(name) for name in zipfile.ZipFile(path).namelist()]
+    names = [PurePosixPath(name) for name in zipfile.ZipFile(path).namelist() if not name.endswith("/")]
     package = [name for name in names if not name.parts[0].endswith(".dist-info")]
     faults = [
         f"{path.name}: {name} has no business in a wheel"

@@ -61,7 +61,7 @@ class Listener(web.Server):
         self._sweep: asyncio.TimerHandle | None = None
         self._listening: asyncio.Server | None = None
         self._closing = False
-        self._emptied: asyncio.Future[None] | None = None
+        self._emptied = asyncio.Event()
         self.address: tuple[str, int] | None = None
 
     def __call__(self) -> Any:
@@ -94,17 +94,19 @@ class Listener(web.Server):
         for transport in list(self._open.values()):
             transport.abort()
         if self._open:
-            self._emptied = self._loop.create_future()
-            await self._emptied
+            await self._emptied.wait()
 
     def opened(self, protocol: Protocol, transport: asyncio.Transport) -> None:
         self._open[protocol] = transport
+        self._emptied.clear()
+        if self._closing:
+            transport.abort()  # it was accepted just before the listening socket was closed
 
     def gone(self, protocol: Protocol) -> None:
         self._open.pop(protocol, None)
         self._stuck.pop(protocol, None)
-        if not self._open and self._emptied is not None and not self._emptied.done():
-            self._emptied.set_result(None)
+        if not self._open:
+            self._emptied.set()
 
     def stuck(self, protocol: Protocol) -> None:
         """From now on it has stall_s to move, or to be gone."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import ssl
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -67,3 +68,11 @@ def no_leaks(request: pytest.FixtureRequest) -> Callable[[Callable[[], Awaitable
             return runner.run(watched(main))
 
     return run
+
+
+@pytest.fixture(scope="session")
+def tls_contexts(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """For a server on 127.0.0.1, and for a client that trusts nobody else."""
+    from raw_server import self_signed  # found only through the path above
+
+    return self_signed(tmp_path_factory.mktemp("tls"))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from raw_server import Peer, RawServer
-from upstream_recorder import SECOND_NS, Recorder, all_closed, ask, begin, pool_of
+from upstream_recorder import SECOND_NS, LoopSpy, Recorder, all_closed, ask, begin, pool_of, settled
 
 from fairlead.upstream import Endpoint, Lost, Pool
 
@@ -30,33 +30,6 @@ async def serving(peer: Peer) -> None:
             return
         await peer.request()
         await peer.send(PLAIN)
-
-
-async def settled(pool: Pool, open_count: int) -> None:
-    for _ in range(200):
-        if pool.open != open_count:
-            await asyncio.sleep(0.005)
-    assert pool.open == open_count
-
-
-class LoopSpy:
-    """The loop, counting the timers and tasks that are asked of it."""
-
-    def __init__(self) -> None:
-        self.loop = asyncio.get_running_loop()
-        self.timers = 0
-        self.tasks = 0
-
-    def call_at(self, *arguments: Any) -> asyncio.TimerHandle:
-        self.timers += 1
-        return self.loop.call_at(*arguments)
-
-    def create_task(self, *arguments: Any) -> asyncio.Task[Any]:
-        self.tasks += 1
-        return self.loop.create_task(*arguments)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.loop, name)
 
 
 # Reuse

@@ -83,6 +83,26 @@ class Recorder(Exchange):
         return (self.status, self.body, self.loss or "end")
 
 
+class LoopSpy:
+    """The loop, counting the timers and tasks that are asked of it."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.timers = 0
+        self.tasks = 0
+
+    def call_at(self, *arguments: Any) -> asyncio.TimerHandle:
+        self.timers += 1
+        return self.loop.call_at(*arguments)
+
+    def create_task(self, *arguments: Any) -> asyncio.Task[Any]:
+        self.tasks += 1
+        return self.loop.create_task(*arguments)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.loop, name)
+
+
 def pool_of(
     server: RawServer, context: ssl.SSLContext | None = None, connect_ns: int = SECOND_NS, **options: Any
 ) -> Pool:
@@ -102,10 +122,21 @@ async def ask(pool: Pool, body: bytes = b"{}") -> Recorder:
     return exchange
 
 
+def pool_at(url: str, connect_s: float = 1.0, context: ssl.SSLContext | None = None) -> Pool:
+    endpoint = Endpoint.from_url(url, ssl_context=context)
+    return Pool(asyncio.get_running_loop(), endpoint, connect_ns=int(connect_s * SECOND_NS))
+
+
+async def settled(pool: Pool, open_count: int = 0) -> None:
+    """Waits until the pool has that many connections open."""
+    for _ in range(200):
+        if pool.open != open_count:
+            await asyncio.sleep(0.005)
+    assert pool.open == open_count
+
+
 async def all_closed(pool: Pool) -> None:
     """Closes the pool and waits until its last connection has gone."""
     pool.close()
-    for _ in range(200):
-        if pool.open:
-            await asyncio.sleep(0.005)
-    assert (pool.open, pool.idle) == (0, 0)
+    await settled(pool)
+    assert pool.idle == 0

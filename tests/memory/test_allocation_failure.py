@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -22,6 +23,7 @@ def _no_failure_is_left_planted() -> Iterator[None]:
 @pytest.mark.parametrize("name", MAKERS)
 def test_every_allocation_may_fail(name: str) -> None:
     make: Callable[[], object] = MAKERS[name]
+    gc.collect()  # what other tests left behind
     before = memory.blocks_in_use()
     made = make()
     count = memory.blocks_in_use() - before
@@ -33,6 +35,8 @@ def test_every_allocation_may_fail(name: str) -> None:
         with pytest.raises(MemoryError, match="no memory for"):
             make()
         assert memory.blocks_in_use() == before, f"allocation {k} of {count} failed, and something was kept"
+        memory.fail_allocation_after(-1)
+        make()  # the next one works
     memory.fail_allocation_after(count)
     made = make()  # that many are enough
     memory.fail_allocation_after(-1)

@@ -33,6 +33,7 @@ def work(scheduler: core.Scheduler, pool: int, count: int, first_user: int = 0) 
 
 
 def test_objects_give_all_their_arrays_back() -> None:
+    gc.collect()  # what other tests left behind
     before = memory.blocks_in_use()
     for _ in range(200):
         work(*world(), count=5)

@@ -269,16 +269,15 @@ class Model:
             and (user_running_max == 0 or sum(r.user == user for r in self.running) < user_running_max)
             and not (flow and flow.queue)
         )
+        no_slot = len(self.waiting) + len(self.running) == self.waiting_max + self.running_max
         reason = 0
-        if len(self.waiting) + len(self.running) == self.waiting_max + self.running_max:
-            at_once, reason = False, QUEUE_FULL
-        elif user_waiting_max and user_waiting >= user_waiting_max:
+        if user_waiting_max and user_waiting >= user_waiting_max:
             reason = USER_QUEUE_FULL
-        elif len(self.waiting) >= self.waiting_max:
+        elif len(self.waiting) >= self.waiting_max or no_slot:
             reason = QUEUE_FULL
         elif sum(r.size for r in self.waiting) + size > self.waiting_bytes_max:
             reason = BYTES_FULL
-        if reason and not at_once:
+        if reason and (no_slot or not at_once):
             names = {QUEUE_FULL: "queue_full", USER_QUEUE_FULL: "user_queue_full", BYTES_FULL: "bytes_full"}
             self.count["refused_" + names[reason]] += 1
             return reason

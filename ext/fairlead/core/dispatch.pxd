@@ -83,6 +83,7 @@ cdef bint core_finish(Core *core, int64_t handle, int32_t outcome, int32_t cost)
 cdef bint core_cancel(Core *core, int64_t handle) noexcept nogil
 cdef bint core_requeue(Core *core, int64_t handle) noexcept nogil
 cdef bint core_move(Core *core, int64_t handle, int32_t pool) noexcept nogil
+cdef void core_forget_node(Core *core, int32_t node) noexcept nogil
 cdef void pool_changed(Core *core, int32_t pool) noexcept nogil
 cdef void node_changed(Core *core, int32_t node) noexcept nogil
 

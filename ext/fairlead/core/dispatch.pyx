@@ -70,15 +70,14 @@ cdef int64_t refuse(Core *core, Submission *submission, int32_t user, int32_t le
     cdef bint user_full = submission.waiting_max != 0 and user_waiting >= submission.waiting_max
     cdef bint queue_full = core.queue.shares[ROOT].waiting >= core.waiting_max
     cdef bint bytes_full = core.queue.waiting_bytes + submission.size_bytes > core.waiting_bytes_max
-    if core.slots.free_head == NIL:  # requests that came back from nodes may wait beyond the limit
-        core.counters.refused_queue_full += 1
-        return REFUSED_QUEUE_FULL
-    if not (user_full or queue_full or bytes_full) or starts_at_once(core, submission, user, level):
-        return 0
+    cdef bint no_slot = core.slots.free_head == NIL  # requests that came back from nodes may wait beyond the limit
+    if not no_slot:
+        if not (user_full or queue_full or bytes_full) or starts_at_once(core, submission, user, level):
+            return 0
     if user_full:
         core.counters.refused_user_queue_full += 1
         return REFUSED_USER_QUEUE_FULL
-    if queue_full:
+    if queue_full or no_slot:
         core.counters.refused_queue_full += 1
         return REFUSED_QUEUE_FULL
     core.counters.refused_bytes_full += 1
@@ -207,6 +206,15 @@ cdef bint core_finish(Core *core, int64_t handle, int32_t outcome, int32_t cost)
     return True
 
 
+cdef void core_forget_node(Core *core, int32_t node) noexcept nogil:
+    """A node is being removed: whoever gets its index next is not to be avoided for its sake."""
+    cdef int32_t slot, k
+    for slot in range(core.slots.request_max):
+        for k in range(2):
+            if core.slots.requests[slot].tried[k] == node:
+                core.slots.requests[slot].tried[k] = NIL
+
+
 cdef bint core_cancel(Core *core, int64_t handle) noexcept nogil:
     cdef int32_t slot
     PREFETCH(&core.deadline_position[<uint32_t> handle])  # while the request itself is being loaded
@@ -222,11 +230,15 @@ cdef bint core_cancel(Core *core, int64_t handle) noexcept nogil:
 cdef bint core_requeue(Core *core, int64_t handle) noexcept nogil:
     cdef int32_t slot = slots_find(&core.slots, handle)
     cdef Request *request
+    cdef Node *node
     if slot == NIL or core.slots.requests[slot].state != RUNNING:
         return False
     request = &core.slots.requests[slot]
     request.tried[1] = request.tried[0]
-    request.tried[0] = <int16_t> request.node
+    node = &core.nodes.nodes[request.node]
+    request.tried[0] = NIL
+    if node.exists and node.generation == request.node_generation:
+        request.tried[0] = <int16_t> request.node
     if request.attempts < 255:
         request.attempts += 1
     queue_requeue(&core.queue, slot)

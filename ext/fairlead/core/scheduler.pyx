@@ -9,7 +9,7 @@ from fairlead.core.audit cimport core_fault
 from fairlead.core.dispatch cimport (
     ENDED_CANCELLED, ENDED_COMPLETED, ENDED_FAILED, KIND_DISPATCHED, KIND_EXPIRED, KIND_NO_NODE, REFUSED_BYTES_FULL,
     REFUSED_QUEUE_FULL, REFUSED_USER_QUEUE_FULL, Core, Decision, Submission, core_cancel, core_drain, core_finish,
-    core_move, core_requeue, core_submit, level_of, node_changed, pool_changed,
+    core_forget_node, core_move, core_requeue, core_submit, level_of, node_changed, pool_changed,
 )
 from fairlead.core.fairqueue cimport queue_position
 from fairlead.core.flows cimport flow_find, user_find
@@ -165,6 +165,7 @@ cdef class Scheduler:
         if index == NIL:
             return False
         cdef list pools = self.pools_of(index)
+        core_forget_node(&self.core, index)
         node_remove(&self.core.nodes, index)
         for k in pools:
             pool_changed(&self.core, k)

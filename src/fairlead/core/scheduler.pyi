@@ -146,7 +146,8 @@ class Scheduler:
         cost 0..COST_MAX: charged at dispatch, corrected by finish. width 1..WIDTH_MAX: slots it occupies; it
         starts when one is free. user_waiting_max: 0 means no limit.
         A request that can start at once (a slot is free for its pool, nobody eligible waits there, its user
-        is below its limit) is never refused. Refusals are checked in the order USER_QUEUE_FULL, QUEUE_FULL,
+        is below its limit) is never refused, except with QUEUE_FULL when requests that came back from nodes have
+        filled the table. Refusals are checked in the order USER_QUEUE_FULL, QUEUE_FULL,
         BYTES_FULL.
         """
 
@@ -166,8 +167,8 @@ class Scheduler:
 
     def requeue(self, now_ns: int, handle: int, /) -> bool:
         """Give a dispatched request's slots and charge back and put it into its user's queue again, with its
-        handle, its deadline and its place in time: that is the head, unless older ones came back as well. Among users
-        whose turn it equally is, its user's comes first.
+        handle, its deadline and its place in time: that is the head, unless older ones came back as well. In a tie
+        between users its place in time counts.
         Its last two nodes are avoided while another has a free slot. Waiting limits do not apply to it."""
 
     def move(self, now_ns: int, handle: int, pool: int, /) -> bool:

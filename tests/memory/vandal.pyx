@@ -1,0 +1,174 @@
+"""Breaks the rules of a scheduler from behind, one at a time, so that tests can see who notices.
+
+Each function expects the scheduler that test_broken_rules.py makes. Nothing may be called afterwards but ``check``, and
+what is then to abort.
+"""
+
+from fairlead.core.dispatch cimport Core
+from fairlead.core.flows cimport flow_find, user_find
+from fairlead.core.heap cimport heap_at, heap_top
+from fairlead.core.scheduler cimport Scheduler
+from fairlead.core.shares cimport NOWHERE, ROOT, Share, User
+from fairlead.core.slots cimport Request
+from libc.stdint cimport int32_t, uint64_t
+
+cdef enum:
+    LEVEL = 1        # of pool 0
+    CALM_POOL = 1    # it has room, and nobody waits for it
+    CALM_LEVEL = 2
+    BUSY_NODE = 0
+    CALM_NODE = 1
+
+
+cdef int32_t flow_of(Core *core, uint64_t user):
+    return flow_find(&core.queue, user_find(&core.queue, user), LEVEL)
+
+
+cdef Share *share_of(Core *core, uint64_t user):
+    return &core.queue.shares[flow_of(core, user)]
+
+
+cdef User *user_of(Core *core, uint64_t user):
+    return &core.queue.users[user_find(&core.queue, user)]
+
+
+cdef Request *head_of(Core *core, uint64_t user):
+    return &core.slots.requests[share_of(core, user).head]
+
+
+cdef Request *tail_of(Core *core, uint64_t user):
+    return &core.slots.requests[share_of(core, user).tail]
+
+
+# Users are 1 (one request runs, two wait), 2 (one waits) and 3 (idle, in debt).
+
+def request_in_a_strange_queue(Scheduler it):
+    head_of(&it.core, 1).flow = flow_of(&it.core, 2)
+
+
+def wrong_link_back(Scheduler it):
+    tail_of(&it.core, 1).previous = share_of(&it.core, 1).tail
+
+
+def wrong_order(Scheduler it):
+    head_of(&it.core, 1).order = tail_of(&it.core, 1).order + 1
+
+
+def wrong_length(Scheduler it):
+    share_of(&it.core, 1).waiting += 1
+
+
+def limit_without_effect(Scheduler it):
+    user_of(&it.core, 1).running_max = 1
+
+
+def idle_flow_nowhere(Scheduler it):
+    share_of(&it.core, 3).where = NOWHERE
+    it.core.queue.position[flow_of(&it.core, 3)] = -1
+
+
+def idle_flow_overtaken(Scheduler it):
+    it.core.queue.levels[LEVEL].virtual_time = share_of(&it.core, 3).start
+
+
+def share_left_in_a_heap(Scheduler it):
+    share_of(&it.core, 3).where = NOWHERE
+
+
+def wrong_stamp(Scheduler it):
+    share_of(&it.core, 1).stamp += 1
+
+
+def wrong_start(Scheduler it):
+    share_of(&it.core, 1).start += 1
+
+
+def page_too_many(Scheduler it):
+    it.core.deadlines.page_count += 1
+
+
+def wrong_heap_position(Scheduler it):
+    it.core.deadline_position[heap_top(&it.core.deadlines).item] = 1
+
+
+def heap_out_of_order(Scheduler it):
+    heap_at(&it.core.deadlines, 1).key = -1
+
+
+def wrong_level_count(Scheduler it):
+    it.core.queue.shares[LEVEL].waiting += 1
+
+
+def wrong_ready_weight(Scheduler it):
+    it.core.queue.levels[LEVEL].ready_weight += 1
+
+
+def full_pool_opened(Scheduler it):
+    it.core.queue.levels[LEVEL].open = True
+
+
+def calm_pool_closed(Scheduler it):
+    it.core.queue.levels[CALM_LEVEL].open = False
+
+
+def endless_list_of_flows(Scheduler it):
+    share_of(&it.core, 1).user_next = flow_of(&it.core, 1)
+
+
+def wrong_user_count(Scheduler it):
+    user_of(&it.core, 1).waiting += 1
+
+
+def wrong_user_key(Scheduler it):
+    user_of(&it.core, 1).key += 1000
+
+
+def wrong_flow_count(Scheduler it):
+    it.core.queue.flow_count += 1
+
+
+def deadline_of_a_running_request(Scheduler it):
+    cdef int32_t slot
+    for slot in range(it.core.slots.request_max):
+        if it.core.deadline_position[slot] < 0:
+            it.core.deadline_position[slot] = 0
+
+
+def wrong_deadline(Scheduler it):
+    head_of(&it.core, 1).deadline_ns -= 1
+
+
+def wrong_root_count(Scheduler it):
+    it.core.queue.shares[ROOT].waiting += 1
+
+
+def wrong_slots_used(Scheduler it):
+    it.core.slots.used += 1
+
+
+def wrong_bytes(Scheduler it):
+    it.core.queue.waiting_bytes += 1
+
+
+def node_not_offered(Scheduler it):
+    it.core.nodes.nodes[BUSY_NODE].slots += 1
+
+
+def stale_score(Scheduler it):
+    it.core.nodes.nodes[CALM_NODE].gpu = 0.9
+
+
+def wrong_members(Scheduler it):
+    it.core.nodes.members[CALM_POOL] += 1
+
+
+def wrong_leases(Scheduler it):
+    it.core.nodes.nodes[BUSY_NODE].leases -= 1
+
+
+def pool_down_with_a_node(Scheduler it):
+    it.core.down_since[CALM_POOL] = 0
+
+
+def second_outcome(Scheduler it):
+    it.core.counters.completed += 1
