@@ -10,7 +10,8 @@ def builder(kind, made):
     def build(**limits):
         limits = {"waiting_max": 1000, "running_max": 1000} | limits
         requests = limits["waiting_max"] + limits["running_max"]
-        limits = {"flows_max": requests + 64} | limits  # a small table is checked sooner
+        # Small tables are checked sooner.
+        limits = {"flows_max": requests + 64, "nodes_max": 16, "pools_max": 4} | limits
         made.append(core.Scheduler(**limits) if kind == "core" else Model(**limits))
         return made[-1]
 

@@ -11,6 +11,7 @@ from raw_server import Peer
 from rig import Client, RawNode, chat_body, configured, routed, silence
 
 from fairlead.app import Router
+from fairlead.listener import Listener
 
 Run = Callable[[Any], Any]
 SSE_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -120,5 +121,29 @@ def test_a_port_that_is_taken_leaves_nothing_behind(no_leaks: Run) -> None:
             taken = configured([node.entry], listen=f"127.0.0.1:{node.port}")
             with pytest.raises(OSError, match="in use"):
                 await Router(taken).start()
+
+    no_leaks(main)
+
+
+def test_connections_that_arrive_while_it_closes_do_not_hold_it_up(no_leaks: Run) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+
+        async def handler(request: Any) -> Any:
+            raise AssertionError("nobody asks anything")
+
+        for turns in range(12):
+            listener = Listener(loop, handler, keep_alive_s=60, stall_s=60, connections_max=100)
+            await listener.start("127.0.0.1", 0)
+            assert listener.address is not None
+            host, port = listener.address
+            coming = [asyncio.ensure_future(asyncio.open_connection(host, port)) for _ in range(20)]
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            async with asyncio.timeout(3):
+                await listener.close()
+            for result in await asyncio.gather(*coming, return_exceptions=True):
+                if not isinstance(result, Exception):
+                    result[1].transport.abort()
 
     no_leaks(main)
