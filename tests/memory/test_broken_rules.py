@@ -148,3 +148,18 @@ def test_stumbling_over_a_broken_rule_aborts_with_file_and_line(folder: Path, ac
     assert place is not None, broken.stderr
     assert Path(place[1]).name == file
     assert "CHECK(" in (ROOT / "ext/fairlead/core" / file).read_text().splitlines()[int(place[2]) - 1]
+
+
+def test_a_generation_begins_again_with_one(vandal: ModuleType) -> None:
+    """Zero would make handles that are no handles (not > 0) in slot 0, and equal to "no node" for node 0."""
+    scheduler = core.Scheduler(waiting_max=1, running_max=1, nodes_max=1, pools_max=1)
+    pool = scheduler.add_pool(0)
+    vandal.last_generations(scheduler)
+    handles = []
+    for _ in range(2):
+        handles.append(scheduler.submit(0, pool, 1, 1, 1, 1, 0, core.NEVER, 0, 0))
+        assert scheduler.cancel(0, handles[-1])
+    assert handles == [0x7FFFFFFF << 32, 1 << 32]
+    assert scheduler.add_node(0, 1) == 1 << 32
+    assert not scheduler.cancel(0, handles[0])
+    scheduler.check()

@@ -1,4 +1,4 @@
-"""Breaks the rules of a scheduler from behind, one at a time, so that tests can see who notices.
+"""Breaks the rules of a scheduler from behind, one at a time, so that tests can see who notices; and lets time fly.
 
 Each function expects the scheduler that test_broken_rules.py makes. Nothing may be called afterwards but ``check``, and
 what is then to abort.
@@ -9,7 +9,7 @@ from fairlead.core.flows cimport flow_find, user_find
 from fairlead.core.heap cimport heap_at, heap_top
 from fairlead.core.scheduler cimport Scheduler
 from fairlead.core.shares cimport NOWHERE, ROOT, Share, User
-from fairlead.core.slots cimport Request
+from fairlead.core.slots cimport FREE, Request
 from libc.stdint cimport int32_t, uint64_t
 
 cdef enum:
@@ -172,3 +172,16 @@ def pool_down_with_a_node(Scheduler it):
 
 def second_outcome(Scheduler it):
     it.core.counters.completed += 1
+
+
+# Not broken, but old.
+
+def last_generations(Scheduler it):
+    """As if every free place had been used 2**31 - 2 times."""
+    cdef int32_t index
+    for index in range(it.core.slots.request_max):
+        if it.core.slots.requests[index].state == FREE:
+            it.core.slots.requests[index].generation = 0x7fffffff
+    for index in range(it.core.nodes.node_max):
+        if not it.core.nodes.nodes[index].exists:
+            it.core.nodes.nodes[index].generation = 0x7fffffff
