@@ -75,6 +75,25 @@ def test_what_can_not_start_at_once_is_refused_by_a_full_queue(make):
     assert lab.submit("C1") == core.QUEUE_FULL  # the node has room, the router has not
 
 
+def test_what_may_not_run_yet_has_to_fit_into_the_buffer(make):
+    lab = Lab(make(waiting_max=5, running_max=1, waiting_bytes_max=10), slots=(9,))
+    assert lab.submit("A1", size=11) > 0
+    assert lab.drain() == ["A1"]
+    assert lab.submit("B1", size=11) == core.BYTES_FULL  # the node has room, the router has not
+    lab.finish("A1")
+    assert lab.submit("B1", size=11) > 0
+
+
+def test_a_full_queue_does_not_refuse_the_second_request_of_a_user_that_can_start(make):
+    lab = Lab(make(waiting_max=0), slots=(), pools=2)
+    lab.node(2, [0])
+    lab.node(1, [1])
+    for name, pool in (("A1", 0), ("A2", 0), ("A3", 1)):
+        assert lab.submit(name, pool=pool) > 0
+        assert lab.drain() == [name]
+    assert lab.submit("A4", pool=0) == lab.submit("A5", pool=1) == core.QUEUE_FULL
+
+
 def test_position_in_the_middle_and_of_a_user_at_its_limit(make):
     lab = Lab(make(), slots=(2,))
     lab.submit("A0", cap=1)
