@@ -40,6 +40,26 @@ def test_fifo_keeps_the_order_of_arrival(make, arrivals, fair):
     assert lab.serve() == arrivals
 
 
+def test_fifo_knows_neither_weights_nor_costs_nor_who_joined_late(make):
+    lab = busy(make, core.FIFO)
+    lab.many("A1 A2 A3", weight=3, cost=4)
+    lab.many("B1 B2")
+    lab.finish("Z")
+    assert lab.drain() == ["A1"]
+    lab.many("C1 A4 B3")
+    assert lab.serve() == "A2 A3 B1 B2 C1 A4 B3"
+
+
+def test_fifo_closes_up_behind_cancelled_requests(make):
+    lab = busy(make, core.FIFO)
+    lab.many("A1 A2 A3 A4 B1 B2 B3")
+    lab.finish("Z")
+    assert lab.drain() == ["A1"]
+    for name in ("A2", "B1"):
+        assert lab.s.cancel(0, lab.handles[name])
+    assert lab.serve() == "A3 A4 B2 B3"
+
+
 def test_a_request_that_started_at_once_counts_as_a_turn(make):
     lab = Lab(make())
     lab.submit("A1")
