@@ -7,11 +7,13 @@ that the compiled core is compared with, call by call, so it shares nothing with
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 NEVER = 2**63 - 1
 UNIT = 720720
 QUEUE_FULL, USER_QUEUE_FULL, BYTES_FULL = -1, -2, -3
-DISPATCHED, EXPIRED, NO_NODE = 1, 2, 3
+DISPATCHED, EXPIRED, NO_NODE, PUSHED_OUT = 1, 2, 3, 4
+REJECT, PUSH_OUT = 0, 1
 COMPLETED, CANCELLED, FAILED = 1, 2, 3
 DOWN, UP, DRAINING = 0, 1, 2
 FAIR, FIFO = 0, 1
@@ -71,6 +73,7 @@ class Model:
         pools_max=64,
         decisions_max=256,
         order=FAIR,
+        overflow=REJECT,
         routing=SCORE,
         gpu_weight=0.3,
         queue_weight=0.7,
@@ -91,6 +94,10 @@ class Model:
         self.down_since: dict[int, int | None] = {}
         self.flows: dict[tuple[int, int], Share] = {}
         self.limits: dict[int, int] = {}
+        self.weights: dict[int, int] = {}
+        self.came: dict[int, int] = {}
+        self.push_out = overflow == PUSH_OUT
+        self.evicted: list[Request] = []
         self.nodes: list[Node] = []
         self.waiting: list[Request] = []
         self.running: list[Request] = []
@@ -108,6 +115,7 @@ class Model:
                 "failed",
                 "expired",
                 "no_node",
+                "pushed_out",
             ),
             0,
         )
@@ -252,7 +260,9 @@ class Model:
             for share in self.pools.values():
                 share.start = 0
         users = {user for _, user in self.flows}
-        self.limits = {user: limit for user, limit in self.limits.items() if user in users}
+        for table in (self.limits, self.weights, self.came):
+            for user in set(table) - users:
+                del table[user]
 
     # Requests
 
@@ -269,7 +279,8 @@ class Model:
             and (user_running_max == 0 or sum(r.user == user for r in self.running) < user_running_max)
             and not (flow and flow.queue)
         )
-        no_slot = len(self.waiting) + len(self.running) == self.waiting_max + self.running_max
+        held = len(self.waiting) + len(self.running) + len(self.evicted)
+        no_slot = held == self.waiting_max + self.running_max + self.push_out
         reason = 0
         if user_waiting_max and user_waiting >= user_waiting_max:
             reason = USER_QUEUE_FULL
@@ -277,6 +288,9 @@ class Model:
             reason = QUEUE_FULL
         elif sum(r.size for r in self.waiting) + size > self.waiting_bytes_max:
             reason = BYTES_FULL
+        if reason in (QUEUE_FULL, BYTES_FULL) and not no_slot and not at_once and self._make_way(user, weight, size):
+            reason = 0
+            flow = self.flows.get((pool, user))
         if reason and (no_slot or not at_once):
             names = {QUEUE_FULL: "queue_full", USER_QUEUE_FULL: "user_queue_full", BYTES_FULL: "bytes_full"}
             self.count["refused_" + names[reason]] += 1
@@ -285,6 +299,10 @@ class Model:
             flow = self.flows[pool, user] = Share(weight, start=self.pools[pool].virtual_time)
         flow.weight = weight
         self.limits[user] = user_running_max
+        self.weights[user] = weight
+        if user not in self.came:
+            self.sequence += 1
+            self.came[user] = self.sequence
         self._refresh_user(user)
         self.handles += 1
         self.sequence += 1
@@ -293,6 +311,39 @@ class Model:
         self.waiting.append(request)
         self._refresh_flow(pool, user)
         return request.handle
+
+    def _make_way(self, user, weight, size):
+        """Push out as many as must go for this newcomer; False: it has no right to that, and nobody goes."""
+
+        def count(who):
+            return sum(r.user == who for r in self.waiting)
+
+        def size_of(who):
+            return sum(r.size for r in self.waiting if r.user == who)
+
+        def full():
+            return len(self.waiting) >= self.waiting_max
+
+        def bytes_full():
+            return sum(r.size for r in self.waiting) + size > self.waiting_bytes_max
+
+        total = sum(self.weights[each] for each in {r.user for r in self.waiting} - {user}) + weight
+        if not self.push_out or size > self.waiting_bytes_max:
+            return False
+        if full() and not count(user) * total < self.waiting_max * weight:
+            return False
+        if bytes_full() and not (size_of(user) + size) * total <= self.waiting_bytes_max * weight:
+            return False
+        while self.waiting and (full() or bytes_full()):
+            part = count if full() else size_of
+            users = {r.user for r in self.waiting}
+            victim = max(users, key=lambda each: (Fraction(part(each), self.weights[each]), self.came[each]))
+            request = max((r for r in self.waiting if r.user == victim), key=lambda r: r.order)
+            self._take_out(request)
+            self._settle()
+            self.evicted.append(request)
+            self.count["pushed_out"] += 1
+        return True
 
     def _deadline(self, request):
         since = self.down_since[request.pool]
@@ -303,6 +354,8 @@ class Model:
     def drain(self, now):
         self._at(now)
         decisions = []
+        while self.evicted and len(decisions) < self.decisions_max:
+            decisions.append((PUSHED_OUT, self.evicted.pop(0).handle, 0))
         while len(decisions) < self.decisions_max:
             due = [r for r in self.waiting if self._deadline(r) <= now]
             if not due:
@@ -313,7 +366,7 @@ class Model:
             self._take_out(request)
             self._settle()
             decisions.append((kind, request.handle, 0))
-        if any(self._deadline(r) <= now for r in self.waiting):
+        if self.evicted or any(self._deadline(r) <= now for r in self.waiting):
             return decisions
         while len(decisions) < self.decisions_max and len(self.running) < self.running_max:
             pools = [pool for pool, share in self.pools.items() if share.eligible]
@@ -419,6 +472,10 @@ class Model:
 
     def cancel(self, now, handle):
         self._at(now)
+        request = self._find(handle, self.evicted)
+        if request is not None:
+            self.evicted.remove(request)
+            return True
         request = self._find(handle, self.waiting)
         if request is None:
             return False
@@ -539,5 +596,15 @@ class Model:
 
     def check(self):
         counters = self.counters()
-        ended = ("refused", "expired", "no_node", "cancelled", "failed", "completed", "waiting", "running")
+        ended = (
+            "refused",
+            "pushed_out",
+            "expired",
+            "no_node",
+            "cancelled",
+            "failed",
+            "completed",
+            "waiting",
+            "running",
+        )
         assert counters["received"] == sum(counters[name] for name in ended)

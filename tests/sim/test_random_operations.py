@@ -26,6 +26,8 @@ def world(seed):
         routing=rng.choice([core.SCORE, core.SCORE_RAW, core.LEAST_LOADED]),
         no_node_wait_ns=rng.choice([30, core.NEVER]),
         rebase_at=rng.choice([1, 5 * core.VIRTUAL_UNIT, 1 << 60]),
+        overflow=rng.choice([core.REJECT, core.PUSH_OUT]),
+        waiting_bytes_max=rng.choice([60, 10**6]),
     )
 
 

@@ -38,8 +38,9 @@ class SchedulerMachine(RuleBasedStateMachine):
         page=st.sampled_from([1, 2, 8]),
         patience=st.sampled_from([3, core.NEVER]),
         rebase_at=st.sampled_from([1, 2 * core.VIRTUAL_UNIT, 1 << 60]),
+        overflow=st.sampled_from([core.REJECT, core.PUSH_OUT]),
     )
-    def build(self, order, routing, waiting_max, running_max, bytes_max, page, patience, rebase_at):
+    def build(self, order, routing, waiting_max, running_max, bytes_max, page, patience, rebase_at, overflow):
         limits = dict(
             waiting_max=waiting_max,
             running_max=running_max,
@@ -52,6 +53,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             routing=routing,
             no_node_wait_ns=patience,
             rebase_at=rebase_at,
+            overflow=overflow,
         )
         self.core, self.model = core.Scheduler(**limits), Model(**limits)
         self.pools = [self.both("add_pool") for _ in range(2)]

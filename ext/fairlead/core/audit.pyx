@@ -5,6 +5,7 @@ pools x nodes + nodes x requests). Nothing here is shared with the code that it 
 "eligible" and of a key.
 """
 
+from fairlead.core.crowd cimport crowd_fault
 from fairlead.core.dispatch cimport UP_NS, Core, Counters, effective_deadline, level_of, pool_of
 from fairlead.core.flows cimport user_find
 from fairlead.core.heap cimport Entry, heap_at, heap_fault
@@ -12,7 +13,7 @@ from fairlead.core.nodes cimport nodes_fault
 from fairlead.core.shares cimport (
     IDLE, NOWHERE, READY, ROOT, FairQueue, Level, Share, User, flow_is_eligible, level_is_eligible, ready_key,
 )
-from fairlead.core.slots cimport NIL, RUNNING, WAITING, Request
+from fairlead.core.slots cimport EVICTED, NIL, RUNNING, WAITING, Request
 from libc.stdint cimport int32_t, int64_t
 
 
@@ -90,15 +91,20 @@ cdef const char *user_fault(FairQueue *queue, int32_t index) noexcept nogil:
     cdef User *user = &queue.users[index]
     cdef int32_t flow = user.flows
     cdef int32_t parent = NIL
-    cdef int32_t waiting = 0, running = 0
+    cdef int32_t waiting = 0, running = 0, slot
+    cdef int64_t size_bytes = 0
     while flow != NIL:
         if queue.shares[flow].user != index or queue.shares[flow].parent <= parent:
             return b"a user's list of flows is broken"
         parent = queue.shares[flow].parent
         waiting += queue.shares[flow].waiting
         running += queue.shares[flow].running
+        slot = queue.shares[flow].head
+        while slot != NIL:  # ends: flow_fault has counted it
+            size_bytes += queue.slots.requests[slot].size_bytes
+            slot = queue.slots.requests[slot].next
         flow = queue.shares[flow].user_next
-    if waiting != user.waiting or running != user.running:
+    if waiting != user.waiting or running != user.running or size_bytes != user.waiting_bytes:
         return b"a user's counts are not the sums over its pools"
     if user_find(queue, user.key) != index:
         return b"a user can't be found by its key"
@@ -127,11 +133,11 @@ cdef const char *queue_fault(FairQueue *queue) noexcept nogil:
                 return fault
     if flows != queue.flow_count:
         return b"flows are counted wrongly"
-    return NULL
+    return crowd_fault(queue)
 
 
 cdef const char *deadlines_fault(Core *core) noexcept nogil:
-    cdef int32_t slot, waiting = 0, running = 0
+    cdef int32_t slot, waiting = 0, running = 0, evicted = 0
     cdef int64_t size_bytes = 0
     cdef Request *request
     cdef const char *fault = heap_fault(&core.deadlines)
@@ -142,6 +148,7 @@ cdef const char *deadlines_fault(Core *core) noexcept nogil:
         if (request.state == WAITING) != (core.deadline_position[slot] >= 0):
             return b"a waiting request has no deadline, or one that does not wait has"
         running += request.state == RUNNING
+        evicted += request.state == EVICTED
         if request.state != WAITING:
             continue
         waiting += 1
@@ -151,7 +158,7 @@ cdef const char *deadlines_fault(Core *core) noexcept nogil:
             return b"a request's key in the deadline heap is not its effective deadline"
     if waiting != core.queue.shares[ROOT].waiting or running != core.queue.shares[ROOT].running:
         return b"the queue's counts are not the requests' states"
-    if waiting + running != core.slots.used or waiting != core.deadlines.size:
+    if waiting + running + evicted != core.slots.used or waiting != core.deadlines.size:
         return b"slots in use, waiting and running do not add up"
     if size_bytes != core.queue.waiting_bytes:
         return b"waiting bytes are counted wrongly"
@@ -185,7 +192,7 @@ cdef const char *leases_fault(Core *core) noexcept nogil:
 
 cdef const char *ledger_fault(Core *core) noexcept nogil:
     cdef Counters *c = &core.counters
-    if c.received != (c.refused_queue_full + c.refused_user_queue_full + c.refused_bytes_full + c.expired + c.no_node
+    if c.received != (c.refused_queue_full + c.refused_user_queue_full + c.refused_bytes_full + c.pushed_out + c.expired + c.no_node
                       + c.cancelled + c.failed + c.completed + core.queue.shares[ROOT].waiting
                       + core.queue.shares[ROOT].running):
         return b"the ledger does not balance: a request has two outcomes, or none"

@@ -18,6 +18,7 @@ cdef enum:
     KIND_DISPATCHED = 1
     KIND_EXPIRED = 2
     KIND_NO_NODE = 3
+    KIND_PUSHED_OUT = 4
 
 cdef enum:
     ENDED_COMPLETED = 1
@@ -42,6 +43,7 @@ cdef struct Counters:
     int64_t failed
     int64_t expired
     int64_t no_node
+    int64_t pushed_out
 
 cdef struct Core:
     # set once
@@ -51,6 +53,7 @@ cdef struct Core:
     int32_t running_max
     int32_t pool_max
     int32_t decision_max
+    bint push_out
     # parts
     Slots slots
     FairQueue queue
@@ -64,6 +67,8 @@ cdef struct Core:
     # changes
     int64_t now_ns
     int32_t decision_count
+    int32_t evicted        # first of the requests that drain has to report as pushed out, oldest first
+    int32_t evicted_last
     Counters counters
 
 cdef struct Submission:

@@ -14,6 +14,7 @@ in it change once (O(waiting x log)); nothing is swept.
 A pool's level in the tree is its index + 1. Levels above that are free for tiers and teams.
 """
 
+from fairlead.core.crowd cimport crowd_begin, crowd_is_below_share, crowd_victim
 from fairlead.core.fairqueue cimport (
     queue_append, queue_dispatch, queue_finish, queue_move, queue_next, queue_prefer, queue_remove, queue_requeue,
 )
@@ -22,7 +23,7 @@ from fairlead.core.heap cimport heap_expect, heap_push, heap_remove, heap_top, h
 from fairlead.core.memory cimport CHECK, PREFETCH
 from fairlead.core.nodes cimport Node, node_choose, node_handle, node_lease, node_release
 from fairlead.core.shares cimport ROOT, level_set_open
-from fairlead.core.slots cimport NIL, RUNNING, WAITING, Request, slots_find, slots_give, slots_handle, slots_take
+from fairlead.core.slots cimport EVICTED, NIL, RUNNING, WAITING, Request, slots_find, slots_give, slots_handle, slots_take
 from libc.stdint cimport int16_t, int32_t, int64_t, uint32_t
 
 
@@ -64,6 +65,55 @@ cdef bint starts_at_once(Core *core, Submission *submission, int32_t user, int32
     return flow == NIL or core.queue.shares[flow].waiting == 0
 
 
+cdef void evict(Core *core, int32_t slot) noexcept nogil:
+    """A waiting request has to give way. Its slot is held until drain has said so."""
+    cdef Request *request = &core.slots.requests[slot]
+    queue_remove(&core.queue, slot)
+    heap_remove(&core.deadlines, slot)
+    request.state = EVICTED
+    request.next = NIL
+    request.previous = core.evicted_last
+    if core.evicted == NIL:
+        core.evicted = slot
+    else:
+        core.slots.requests[core.evicted_last].next = slot
+    core.evicted_last = slot
+    core.counters.pushed_out += 1
+
+
+cdef void forget_evicted(Core *core, int32_t slot) noexcept nogil:
+    cdef Request *request = &core.slots.requests[slot]
+    if request.previous == NIL:
+        core.evicted = request.next
+    else:
+        core.slots.requests[request.previous].next = request.next
+    if request.next == NIL:
+        core.evicted_last = request.previous
+    else:
+        core.slots.requests[request.next].previous = request.previous
+    slots_give(&core.slots, slot)
+
+
+cdef bint make_way(Core *core, Submission *submission, int32_t user, bint queue_full,
+                   bint bytes_full) noexcept nogil:
+    """Push out as many as must go for this newcomer, or nobody."""
+    if not core.push_out or submission.size_bytes > core.waiting_bytes_max:
+        return False
+    if queue_full and not crowd_is_below_share(&core.queue, user, submission.weight, submission.size_bytes,
+                                               core.waiting_max, core.waiting_bytes_max, False):
+        return False
+    if bytes_full and not crowd_is_below_share(&core.queue, user, submission.weight, submission.size_bytes,
+                                               core.waiting_max, core.waiting_bytes_max, True):
+        return False
+    crowd_begin(&core.queue)
+    # Both loops end: each turn takes one waiting request away.
+    while core.queue.shares[ROOT].waiting >= core.waiting_max and core.queue.crowd.active:
+        evict(core, crowd_victim(&core.queue, False))
+    while core.queue.waiting_bytes + submission.size_bytes > core.waiting_bytes_max and core.queue.crowd.active:
+        evict(core, crowd_victim(&core.queue, True))
+    return True
+
+
 cdef int64_t refuse(Core *core, Submission *submission, int32_t user, int32_t level) noexcept nogil:
     """The reason to refuse a request, or 0."""
     cdef int32_t user_waiting = 0 if user == NIL else core.queue.users[user].waiting
@@ -73,6 +123,8 @@ cdef int64_t refuse(Core *core, Submission *submission, int32_t user, int32_t le
     cdef bint no_slot = core.slots.free_head == NIL  # requests that came back from nodes may wait beyond the limit
     if not no_slot:
         if not (user_full or queue_full or bytes_full) or starts_at_once(core, submission, user, level):
+            return 0
+        if not user_full and make_way(core, submission, user, queue_full, bytes_full):
             return 0
     if user_full:
         core.counters.refused_user_queue_full += 1
@@ -94,6 +146,8 @@ cdef int64_t core_submit(Core *core, Submission *submission) noexcept nogil:
     reason = refuse(core, submission, user, level)
     if reason != 0:
         return reason
+    if core.evicted != NIL:
+        user = user_find(&core.queue, submission.user)  # it may have owned what gave way, and be forgotten
     slot = slots_take(&core.slots)
     request = &core.slots.requests[slot]
     request.deadline_ns = submission.deadline_ns
@@ -170,6 +224,11 @@ cdef int32_t core_drain(Core *core) noexcept nogil:
     """Fill the decisions; as many as decision_max means that there may be more."""
     cdef int32_t slot
     core.decision_count = 0
+    while core.evicted != NIL:
+        if core.decision_count == core.decision_max:
+            return core.decision_count
+        decide(core, KIND_PUSHED_OUT, core.evicted, 0)
+        forget_evicted(core, core.evicted)
     while core.deadlines.size > 0 and heap_top(&core.deadlines).key <= core.now_ns:
         if core.decision_count == core.decision_max:
             return core.decision_count  # nothing may be dispatched while something is due
@@ -219,6 +278,9 @@ cdef bint core_cancel(Core *core, int64_t handle) noexcept nogil:
     cdef int32_t slot
     PREFETCH(&core.deadline_position[<uint32_t> handle])  # while the request itself is being loaded
     slot = slots_find(&core.slots, handle)
+    if slot != NIL and core.slots.requests[slot].state == EVICTED:
+        forget_evicted(core, slot)  # nobody needs to be told any more; it counts as pushed out
+        return True
     if slot == NIL or core.slots.requests[slot].state != WAITING:
         return False
     core.counters.cancelled += 1

@@ -32,6 +32,7 @@ The parts: slots.pyx holds the requests, heap.pyx the order, shares.pyx the tree
 to a request is here.
 """
 
+from fairlead.core.crowd cimport crowd_update
 from fairlead.core.flows cimport flow_find, flow_obtain, flow_settle, forget_idle
 from fairlead.core.heap cimport heap_remove, heap_shift_keys, heap_top, heap_update
 from fairlead.core.memory cimport CHECK
@@ -43,11 +44,22 @@ from fairlead.core.slots cimport NIL, RUNNING, WAITING, Request
 from libc.stdint cimport int32_t, int64_t, uint64_t
 
 
-cdef inline void count(FairQueue *queue, int32_t index, int32_t waiting, int32_t running) noexcept nogil:
-    """Add to the counts of a flow and of everything above it."""
+cdef inline void count(FairQueue *queue, int32_t slot, int32_t waiting, int32_t running) noexcept nogil:
+    """A request begins or ends to wait or to run: count it for its user, its flow and everything above that."""
+    cdef Request *request = &queue.slots.requests[slot]
+    cdef int32_t index = request.flow
     cdef User *user = &queue.users[queue.shares[index].user]
-    user.waiting += waiting
     user.running += running
+    if waiting != 0:
+        if user.waiting == 0:
+            queue.crowd.waiting_weight += user.weight
+        user.waiting += waiting
+        if user.waiting == 0:
+            queue.crowd.waiting_weight -= user.weight
+        user.waiting_bytes += waiting * request.size_bytes
+        queue.waiting_bytes += waiting * request.size_bytes
+        if queue.crowd.active:
+            crowd_update(queue, queue.shares[index].user)
     while True:
         queue.shares[index].waiting += waiting
         queue.shares[index].running += running
@@ -116,8 +128,7 @@ cdef void queue_append(FairQueue *queue, int32_t flow, int32_t slot) noexcept no
     else:
         queue.slots.requests[share.tail].next = slot
     share.tail = slot
-    count(queue, flow, 1, 0)
-    queue.waiting_bytes += request.size_bytes
+    count(queue, slot, 1, 0)
     arrive(queue, flow)
 
 
@@ -127,8 +138,7 @@ cdef void take_out(FairQueue *queue, int32_t slot) noexcept nogil:
     cdef Share *share = &queue.shares[request.flow]
     cdef bint was_head = share.head == slot
     unlink(queue, share, slot)
-    count(queue, request.flow, -1, 0)
-    queue.waiting_bytes -= request.size_bytes
+    count(queue, slot, -1, 0)
     if share.where != READY:
         return
     if share.waiting == 0:
@@ -184,8 +194,7 @@ cdef void queue_dispatch(FairQueue *queue, int32_t slot) noexcept nogil:
     CHECK(share.where == READY and share.head == slot and request.state == WAITING)
     unlink(queue, share, slot)
     request.state = RUNNING
-    count(queue, flow, -1, 1)
-    queue.waiting_bytes -= request.size_bytes
+    count(queue, slot, -1, 1)
     still = flow_is_eligible(queue, share)
     while index != ROOT:
         share = &queue.shares[index]
@@ -231,7 +240,7 @@ cdef void queue_finish(FairQueue *queue, int32_t slot, int64_t cost) noexcept no
     cdef int32_t flow = queue.slots.requests[slot].flow
     cdef int32_t user = queue.shares[flow].user
     correct(queue, slot, cost)
-    count(queue, flow, 0, -1)
+    count(queue, slot, 0, -1)
     if queue.users[user].running_max != 0:
         user_refresh(queue, user)
 
@@ -251,8 +260,7 @@ cdef void queue_requeue(FairQueue *queue, int32_t slot) noexcept nogil:
         following = requests[following].next
     requests[slot].state = WAITING
     link_after(queue, share, previous, slot)
-    count(queue, flow, 1, -1)
-    queue.waiting_bytes += requests[slot].size_bytes
+    count(queue, slot, 1, -1)
     user_refresh(queue, share.user)
     if queue.fifo:
         rekey(queue, flow)
@@ -298,8 +306,7 @@ cdef void queue_move(FairQueue *queue, int32_t slot, int32_t parent) noexcept no
     while previous != NIL and requests[previous].order > request.order:
         previous = NIL if previous == share.head else requests[previous].previous
     link_after(queue, share, previous, slot)
-    count(queue, flow, 1, 0)
-    queue.waiting_bytes += request.size_bytes
+    count(queue, slot, 1, 0)
     arrive(queue, flow)
     flow_settle(queue, old)
 

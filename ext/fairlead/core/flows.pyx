@@ -10,6 +10,7 @@ A user exists while it has a flow. It carries what counts over all pools: runnin
 Users are found by their 64-bit key in a hash table with open addressing, linear probing and backward-shift deletion.
 """
 
+from fairlead.core.crowd cimport crowd_update
 from fairlead.core.heap cimport heap_push, heap_remove, heap_top
 from fairlead.core.memory cimport CHECK
 from fairlead.core.shares cimport IDLE, NOWHERE, READY, ROOT, FairQueue, Level, Share, User, user_refresh
@@ -41,7 +42,11 @@ cdef int32_t user_add(FairQueue *queue, uint64_t key) noexcept nogil:
         place = (place + 1) & queue.table_mask
     queue.table[place] = index + 1
     user.key = key
+    queue.sequence += 1
+    user.stamp = queue.sequence
     user.running = user.running_max = user.waiting = 0
+    user.waiting_bytes = 0
+    user.weight = 1
     user.flows = NIL
     queue.user_count += 1
     return index
@@ -166,6 +171,12 @@ cdef void flow_configure(FairQueue *queue, int32_t flow, int32_t weight, int32_t
         if share.where == READY:
             queue.levels[share.parent].ready_weight += weight - share.weight
         share.weight = weight
+    if user.weight != weight:
+        if user.waiting > 0:
+            queue.crowd.waiting_weight += weight - user.weight
+        user.weight = weight
+        if queue.crowd.active and user.waiting > 0:
+            crowd_update(queue, share.user)
     if user.running_max != running_max:
         user.running_max = running_max
         user_refresh(queue, share.user)

@@ -7,7 +7,7 @@ cimport cython
 from cpython.pythread cimport PyThread_get_thread_ident
 from fairlead.core.audit cimport core_fault
 from fairlead.core.dispatch cimport (
-    ENDED_CANCELLED, ENDED_COMPLETED, ENDED_FAILED, KIND_DISPATCHED, KIND_EXPIRED, KIND_NO_NODE, REFUSED_BYTES_FULL,
+    ENDED_CANCELLED, ENDED_COMPLETED, ENDED_FAILED, KIND_DISPATCHED, KIND_EXPIRED, KIND_NO_NODE, KIND_PUSHED_OUT, REFUSED_BYTES_FULL,
     REFUSED_QUEUE_FULL, REFUSED_USER_QUEUE_FULL, Core, Decision, Submission, core_cancel, core_drain, core_finish,
     core_forget_node, core_move, core_requeue, core_submit, level_of, node_changed, pool_changed,
 )
@@ -32,10 +32,11 @@ WEIGHT_MAX = 1 << 20
 COST_MAX = (1 << 31) - 1
 WIDTH_MAX = (1 << 15) - 1
 QUEUE_FULL, USER_QUEUE_FULL, BYTES_FULL = REFUSED_QUEUE_FULL, REFUSED_USER_QUEUE_FULL, REFUSED_BYTES_FULL
-DISPATCHED, EXPIRED, NO_NODE = KIND_DISPATCHED, KIND_EXPIRED, KIND_NO_NODE
+DISPATCHED, EXPIRED, NO_NODE, PUSHED_OUT = KIND_DISPATCHED, KIND_EXPIRED, KIND_NO_NODE, KIND_PUSHED_OUT
 COMPLETED, CANCELLED, FAILED = ENDED_COMPLETED, ENDED_CANCELLED, ENDED_FAILED
 DOWN, UP, DRAINING = NODE_DOWN, NODE_UP, NODE_DRAINING
 FAIR, FIFO = 0, 1
+REJECT, PUSH_OUT = 0, 1
 SCORE, SCORE_RAW, LEAST_LOADED, P2C = 0, 1, 2, 3
 
 
@@ -56,7 +57,7 @@ cdef class Scheduler:
     """See scheduler.pyi."""
 
     def __cinit__(self, *, waiting_max, running_max, waiting_bytes_max=INT64_MAX, flows_max=0, nodes_max=256,
-                  pools_max=64, decisions_max=256, order=FAIR, routing=SCORE, double gpu_weight=0.3,
+                  pools_max=64, decisions_max=256, order=FAIR, overflow=REJECT, routing=SCORE, double gpu_weight=0.3,
                   double queue_weight=0.7, no_node_wait_ns=INT64_MAX, rebase_at=1 << 60, seed=1):
         cdef Core *core = &self.core
         cdef int64_t requests, flows
@@ -66,7 +67,9 @@ cdef class Scheduler:
         core.no_node_wait_ns = limited("no_node_wait_ns", no_node_wait_ns, 0, INT64_MAX)
         core.decision_max = <int32_t> limited("decisions_max", decisions_max, 1, 1 << 20)
         core.pool_max = <int32_t> limited("pools_max", pools_max, 1, 1 << 12)
-        requests = <int64_t> core.waiting_max + core.running_max
+        core.push_out = limited("overflow", overflow, REJECT, PUSH_OUT) == PUSH_OUT
+        # One more: whoever gives way holds its slot until drain has said so, and the newcomer has its own by then.
+        requests = <int64_t> core.waiting_max + core.running_max + core.push_out
         # More flows than requests: then a full table always has an idle one to forget.
         flows = limited("flows_max", flows_max, 0, 1 << 26) or requests + 4096
         limited("flows_max", flows, requests + 1, 1 << 26)
@@ -87,6 +90,7 @@ cdef class Scheduler:
         cdef Core *core = &self.core
         cdef int32_t table_length = page_table_length(requests)
         core.decisions = <Decision *> core_calloc(core.decision_max, sizeof(Decision))
+        core.evicted = core.evicted_last = NIL
         core.down_since = <int64_t *> core_calloc(core.pool_max, sizeof(int64_t))
         core.deadline_position = <int32_t *> core_calloc(requests, sizeof(int32_t))
         core.deadline_table = <Entry **> core_calloc(table_length, sizeof(Entry *))
@@ -95,7 +99,7 @@ cdef class Scheduler:
                 or not pages_init(&core.deadline_pages, requests, 1)
                 or not slots_init(&core.slots, <int32_t> requests)
                 or not nodes_init(&core.nodes, nodes_max, core.pool_max, routing, gpu_weight, queue_weight, seed)
-                or not queue_init(&core.queue, &core.slots, flows, core.pool_max + 1, fifo, rebase_at)):
+                or not queue_init(&core.queue, &core.slots, flows, core.pool_max + 1, fifo, rebase_at, core.push_out)):
             return False
         memset(core.deadline_position, 0xff, requests * sizeof(int32_t))
         heap_init(&core.deadlines, &core.deadline_pages, core.deadline_table, table_length, core.deadline_position)

@@ -43,10 +43,22 @@ cdef struct Level:         # what a share with children has in addition; same in
 
 cdef struct User:
     uint64_t key
+    uint64_t stamp         # when it came to the table
+    int64_t waiting_bytes
     int32_t running        # over all pools
     int32_t running_max    # 0: no limit
     int32_t waiting
+    int32_t weight         # the newest submit's
     int32_t flows          # first of them
+
+cdef struct Crowd:         # the waiting room's shares; heaps only where requests may be pushed out
+    Heap by_count          # users with waiting requests, the one furthest above its share first; while active
+    Heap by_bytes
+    int32_t *position
+    Entry **page_tables
+    Pages pages
+    int64_t waiting_weight # of all users with waiting requests
+    bint active
 
 cdef struct FairQueue:
     # set once
@@ -66,6 +78,7 @@ cdef struct FairQueue:
     # changes
     uint64_t sequence      # stamps and places in time
     int64_t waiting_bytes
+    Crowd crowd
     int32_t flow_free      # list of free flows
     int32_t user_free      # list of free users, linked by flows
     int32_t flow_count
@@ -73,7 +86,7 @@ cdef struct FairQueue:
     int64_t rebases
 
 cdef bint queue_init(FairQueue *queue, Slots *slots, int64_t flow_max, int32_t level_max, bint fifo,
-                     int64_t rebase_at) noexcept
+                     int64_t rebase_at, bint push_out) noexcept
 cdef void queue_free(FairQueue *queue) noexcept
 cdef void rekey(FairQueue *queue, int32_t index) noexcept nogil
 cdef void enter(FairQueue *queue, int32_t index) noexcept nogil

@@ -10,6 +10,7 @@ States of a share, and what holds in each:
   NOWHERE  not eligible: a user at its limit or with only running requests, or a pool without work or room
 """
 
+from fairlead.core.crowd cimport crowd_free, crowd_init
 from fairlead.core.heap cimport (
     Entry, heap_init, heap_push, heap_remove, heap_update, page_table_length, pages_free, pages_init,
 )
@@ -20,7 +21,7 @@ from libc.string cimport memset
 
 
 cdef bint queue_init(FairQueue *queue, Slots *slots, int64_t flow_max, int32_t level_max, bint fifo,
-                     int64_t rebase_at) noexcept:
+                     int64_t rebase_at, bint push_out) noexcept:
     """False: no memory; queue_free takes what there is."""
     cdef int64_t share_max = level_max + flow_max
     cdef int64_t i, table_size = 16
@@ -37,7 +38,8 @@ cdef bint queue_init(FairQueue *queue, Slots *slots, int64_t flow_max, int32_t l
     queue.page_tables = <Entry **> core_calloc(2 * <int64_t> level_max * page_max, sizeof(Entry *))
     if (queue.shares == NULL or queue.levels == NULL or queue.users == NULL or queue.table == NULL
             or queue.position == NULL or queue.page_tables == NULL
-            or not pages_init(&queue.pages, share_max, 2 * level_max)):
+            or not pages_init(&queue.pages, share_max, 2 * level_max)
+            or (push_out and not crowd_init(queue, flow_max))):
         return False
     queue.slots = slots
     queue.share_max = <int32_t> share_max
@@ -71,6 +73,7 @@ cdef void queue_free(FairQueue *queue) noexcept:
     core_free(queue.position)
     core_free(queue.page_tables)
     pages_free(&queue.pages)
+    crowd_free(queue)
 
 
 cdef void rekey(FairQueue *queue, int32_t index) noexcept nogil:

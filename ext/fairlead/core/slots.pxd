@@ -9,6 +9,7 @@ cdef enum:
     FREE = 0
     WAITING = 1
     RUNNING = 2
+    EVICTED = 3            # pushed out of the queue, and drain has not said so yet
 
 cdef struct Request:      # 64 bytes: one cache line
     int64_t deadline_ns   # its own; the deadline heap may hold an earlier one while no node is usable

@@ -46,6 +46,8 @@ DISPATCHED: Final[int]  # 1: the request holds a lease on the node, until finish
 EXPIRED: Final[int]  # 2: its deadline passed while it waited; the handle is dead
 NO_NODE: Final[int]  # 3: its pool had no usable node for no_node_wait_ns; the handle is dead
 
+PUSHED_OUT: Final[int]  # 4: it gave way to a user below its share of the waiting room; the handle is dead
+
 # How a dispatched request ended
 COMPLETED: Final[int]  # 1
 CANCELLED: Final[int]  # 2
@@ -59,6 +61,10 @@ DRAINING: Final[int]  # 2
 # Order between users
 FAIR: Final[int]  # 0: start-time fair queueing: smallest virtual start, then smallest stamp
 FIFO: Final[int]  # 1: oldest request
+
+# What happens when the waiting room is full
+REJECT: Final[int]  # 0: the newcomer is refused
+PUSH_OUT: Final[int]  # 1: a newcomer of a user below its share of the room is let in, and others give way
 
 # Choice of node among those that are UP, in the pool, and have a free slot. Smallest wins, ties go to the
 # node chosen least recently (a node counts as chosen when it is added).
@@ -92,6 +98,7 @@ class Scheduler:
         pools_max: int = 64,
         decisions_max: int = 256,
         order: int = ...,
+        overflow: int = ...,
         routing: int = ...,
         gpu_weight: float = 0.3,
         queue_weight: float = 0.7,
@@ -147,14 +154,19 @@ class Scheduler:
         starts when one is free. user_waiting_max: 0 means no limit.
         A request that can start at once (a slot is free for its pool, nobody eligible waits there, its user
         is below its limit) is never refused, except with QUEUE_FULL when requests that came back from nodes have
-        filled the table. Refusals are checked in the order USER_QUEUE_FULL, QUEUE_FULL,
+        filled the table. With PUSH_OUT it is not refused with QUEUE_FULL either while fewer requests of its user wait
+        (in all pools) than the user's share: waiting_max * weight / (weights of all users with waiting requests,
+        with its own), nor with BYTES_FULL while it fits into the same share of waiting_bytes_max. Then the newest
+        waiting request of the user with the largest waiting / weight (bytes / weight) gives way, as often as
+        needed; ties: the user that came to the table last. Drain reports it as PUSHED_OUT and must be called before
+        the next submit, or that may be refused for want of a slot. Refusals are checked in the order USER_QUEUE_FULL, QUEUE_FULL,
         BYTES_FULL.
         """
 
     def drain(self, now_ns: int, /) -> list[tuple[int, int, int]]:
-        """Expire what is due (deadline <= now), then dispatch while a slot and an eligible user exist.
+        """Report what was pushed out, expire what is due (deadline <= now), then dispatch while a slot and an eligible user exist.
 
-        Returns (kind, handle, node handle or 0) in order, expiries first. At most decisions_max: a full
+        Returns (kind, handle, node handle or 0) in order, pushed out and expired first. At most decisions_max: a full
         list means "call again".
         """
 
@@ -163,7 +175,8 @@ class Scheduler:
         or not dispatched."""
 
     def cancel(self, now_ns: int, handle: int, /) -> bool:
-        """Take a waiting request out, for nothing. False: stale handle or already dispatched."""
+        """Take a waiting request out, for nothing. One that was pushed out and not reported yet is not reported then,
+        and stays counted as pushed out. False: stale handle or already dispatched."""
 
     def requeue(self, now_ns: int, handle: int, /) -> bool:
         """Give a dispatched request's slots and charge back and put it into its user's queue again, with its
@@ -184,10 +197,10 @@ class Scheduler:
         k = 1, 2, ... within its user's queue. 0: not waiting."""
 
     def counters(self) -> dict[str, int]:
-        """received, refused, refused_queue_full, refused_user_queue_full, refused_bytes_full, dispatched,
+        """received, refused, refused_queue_full, refused_user_queue_full, refused_bytes_full, pushed_out, dispatched,
         requeued, completed, cancelled, cancelled_waiting, failed, expired, no_node (cancelled includes
         cancelled_waiting), waiting, waiting_bytes, running, flows, users.
-        received = refused + expired + no_node + cancelled + failed + completed + waiting + running."""
+        received = refused + pushed_out + expired + no_node + cancelled + failed + completed + waiting + running."""
 
     def pool(self, pool: int, /) -> dict[str, int]:
         """waiting, running, nodes, usable, open, virtual_time, eligible_users, eligible_weight."""
