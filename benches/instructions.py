@@ -31,10 +31,15 @@ FEW, MANY = 1_000, 11_000
 CASES = {
     "cycle_100_users": (100, 1_000, "cycle"),
     "cycle_10000_users": (10_000, 100_000, "cycle"),
+    "tokens_100_users": (100, 1_000, "tokens"),
+    "tiers_100_users": (100, 1_000, "tiers"),
+    "teams_100_users": (100, 1_000, "teams"),
     "cancel_100000_waiting": (10_000, 100_000, "cancel"),
     "choose_64_nodes": (10, 100, "choose"),
     "python_cycle_100_users": (100, 1_000, "python"),
 }
+# What token costs, tiers or teams may cost more than plain weighted fair queueing.
+PLAIN, RICH, RATIO_MAX = "cycle_100_users", ("tokens_100_users", "tiers_100_users", "teams_100_users"), 1.3
 SLOPE = (10, 100, 1_000, 10_000, 100_000, 1_000_000)
 
 
@@ -45,7 +50,9 @@ def child(kind: str, users: int, waiting: int, count: int) -> None:
 
         against_first_design.python_cycle(users, waiting, count)
         return
-    loop = native_build.load_core_loop().Loop(users=users, waiting=waiting, nodes=64 if kind == "choose" else 8)
+    shape, kind = (kind, "cycle") if kind in ("tokens", "tiers", "teams") else ("plain", kind)
+    nodes = 64 if kind == "choose" else 8
+    loop = native_build.load_core_loop().Loop(users=users, waiting=waiting, nodes=nodes, shape=shape)
     if kind == "choose":
         loop.release_all()
     getattr(loop, kind)(count)
@@ -108,6 +115,10 @@ def main() -> int:
         budget = budgets.get(name, 0)
         over += counts[name] > budget * TOLERANCE
         print(f"| {name} | {counts[name]:,} | {budget:,} |", flush=True)
+    for name in RICH:
+        ratio = counts[name] / counts[PLAIN]
+        over += ratio > RATIO_MAX
+        print(f"{name}: {ratio:.2f}x {PLAIN} (at most {RATIO_MAX})")
     if arguments.update:
         lines = [f"{name} = {count}" for name, count in counts.items()]
         head = "# Instructions per operation; python benches/instructions.py --update writes this, --check compares.\n"

@@ -39,20 +39,32 @@ cdef class Loop:
     cdef int32_t ring
     cdef int64_t *waiting     # handles of the requests that wait, for cancel
     cdef int32_t waiting_count
+    cdef int32_t[16] places
+    cdef int32_t place_count
+    cdef bint tokens
 
-    def __cinit__(self, *, int64_t users, int32_t waiting, int32_t nodes=8, int32_t slots=4):
+    def __cinit__(self, *, int64_t users, int32_t waiting, int32_t nodes=8, int32_t slots=4, str shape="plain"):
+        """shape: plain (wfq), tokens (costs that are estimated and corrected), tiers (16:4:1), teams (ten)."""
         cdef int32_t i
         self.scheduler = core.Scheduler(waiting_max=waiting + 1, running_max=nodes * slots, nodes_max=nodes,
-                                        pools_max=4)
+                                        pools_max=4, groups_max=16)
         self.users = users
         self.random = 88172645463325252
         self.running = <int64_t *> calloc(nodes * slots, sizeof(int64_t))
         self.waiting = <int64_t *> calloc(waiting, sizeof(int64_t))
         self.submission.weight = self.submission.cost = self.submission.width = 1
-        self.submission.pool = self.scheduler.add_pool(0)
+        self.submission.place = self.scheduler.add_pool(0)
+        self.tokens = shape == "tokens"
+        self.places[0] = self.submission.place
+        self.place_count = 1
+        if shape in ("tiers", "teams"):
+            weights = (16, 4, 1) if shape == "tiers" else (1,) * 10
+            self.place_count = len(weights)
+            for i, weight in enumerate(weights):
+                self.places[i] = self.scheduler.add_group(0, self.submission.place, weight)
         for i in range(nodes):
             node = self.scheduler.add_node(0, slots)
-            self.scheduler.set_node_pools(0, node, [self.submission.pool])
+            self.scheduler.set_node_pools(0, node, [self.submission.place])
             self.scheduler.set_node_load(0, node, (i * 37 % 100) / 100, 0)
             self.scheduler.set_node_state(0, node, core.UP)
         for _ in range(nodes * slots):
@@ -69,6 +81,10 @@ cdef class Loop:
     cdef inline int64_t submit(self) noexcept nogil:
         cdef uint64_t number = draw(&self.random)
         self.submission.user = number % self.users
+        if self.place_count > 1:
+            self.submission.place = self.places[self.submission.user % self.place_count]
+        if self.tokens:
+            self.submission.cost = 1 + <int32_t> (number >> 32) % 4000
         self.submission.deadline_ns = (<int64_t> 1 << 60) + <int64_t> (number >> 16)
         return core_submit(&self.scheduler.core, &self.submission)
 
@@ -86,7 +102,8 @@ cdef class Loop:
             start = clock_ns()
             for _ in range(count):
                 self.submit()
-                core_finish(&self.scheduler.core, self.running[oldest], ENDED_COMPLETED, 1)
+                core_finish(&self.scheduler.core, self.running[oldest], ENDED_COMPLETED,
+                            1 + <int32_t> (draw(&self.random) >> 32) % 4000 if self.tokens else 1)
                 core_drain(&self.scheduler.core)
                 self.running[oldest] = self.scheduler.core.decisions[0].handle
                 oldest += 1
@@ -120,7 +137,7 @@ cdef class Loop:
         with nogil:
             start = clock_ns()
             for _ in range(count):
-                node = node_choose(&self.scheduler.core.nodes, self.submission.pool, -1, -1)
+                node = node_choose(&self.scheduler.core.nodes, 0, -1, -1)
                 node_lease(&self.scheduler.core.nodes, node, 1)
                 node_release(&self.scheduler.core.nodes, node, 1)
             start = clock_ns() - start

@@ -6,7 +6,6 @@ import random
 from fractions import Fraction
 
 from core.lab import Lab
-
 from fairlead.core import scheduler as core
 
 

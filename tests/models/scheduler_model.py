@@ -17,6 +17,8 @@ REJECT, PUSH_OUT = 0, 1
 COMPLETED, CANCELLED, FAILED = 1, 2, 3
 DOWN, UP, DRAINING = 0, 1, 2
 FAIR, FIFO = 0, 1
+ARRIVAL, DEADLINE = 0, 1
+ROOT = -1
 SCORE, SCORE_RAW, LEAST_LOADED, P2C = 0, 1, 2, 3
 
 
@@ -24,6 +26,7 @@ SCORE, SCORE_RAW, LEAST_LOADED, P2C = 0, 1, 2, 3
 class Request:
     handle: int
     user: int
+    place: int
     pool: int
     cost: int
     width: int
@@ -50,15 +53,22 @@ class Node:
 
 @dataclass(eq=False)
 class Share:
-    """A user in a pool, or a pool under the root: what is charged, and the queue below it."""
+    """A user in a pool or group, which has a queue, or a pool or group, which has a virtual time."""
 
     weight: int
     start: int = 0
     stamp: int = 0
-    virtual_time: int = 0
     eligible: bool = False
-    queue: list[Request] = field(default_factory=list)
     running: int = 0
+    queue: list[Request] = field(default_factory=list)
+    # pools and groups
+    parent: int = ROOT
+    pool: int = ROOT
+    rank: int = 0
+    running_max: int = 0
+    virtual_time: int = 0
+    promote_after: int | None = None  # strict: not None
+    unpromoted: int = 0
 
 
 class Model:
@@ -71,8 +81,10 @@ class Model:
         flows_max=0,
         nodes_max=256,
         pools_max=64,
+        groups_max=0,
         decisions_max=256,
         order=FAIR,
+        within_user=ARRIVAL,
         overflow=REJECT,
         routing=SCORE,
         gpu_weight=0.3,
@@ -89,8 +101,8 @@ class Model:
         self.sequence = 0
         self.choices = 0
         self.handles = 0
-        self.root_time = 0
-        self.pools: dict[int, Share] = {}
+        self.groups_max, self.by_deadline = groups_max, within_user == DEADLINE
+        self.places: dict[int, Share] = {ROOT: Share(1)}
         self.down_since: dict[int, int | None] = {}
         self.flows: dict[tuple[int, int], Share] = {}
         self.limits: dict[int, int] = {}
@@ -127,16 +139,23 @@ class Model:
             raise ValueError(f"now_ns is {now}, but was {self.now} before")
         self.now = now
 
+    def _pools(self):
+        return [place for place, share in self.places.items() if share.parent == ROOT and place != ROOT]
+
+    def _need_place(self, place):
+        if place == ROOT or place not in self.places or self.places[place].promote_after is not None:
+            raise ValueError(f"place is {place}: there is no such place, or it is strict")
+
     def _need_pool(self, pool):
-        if pool not in self.pools:
+        if pool not in self._pools():
             raise ValueError(f"pool is {pool}: there is no such pool")
 
     def add_pool(self, now, weight=1):
         self._at(now)
-        pool = min(set(range(self.pools_max)) - set(self.pools), default=None)
+        pool = min(set(range(self.pools_max)) - set(self.places), default=None)
         if pool is None:
             raise ValueError(f"there are {self.pools_max} pools already")
-        self.pools[pool] = Share(weight, start=self.root_time)
+        self.places[pool] = Share(weight, start=self.places[ROOT].virtual_time, pool=pool)
         self.down_since[pool] = now
         return pool
 
@@ -144,9 +163,62 @@ class Model:
         self._at(now)
         self._need_pool(pool)
         busy = [r for r in self.waiting + self.running if r.pool == pool] or [n for n in self.nodes if pool in n.pools]
-        if busy:
+        if busy or self._groups(pool):
             raise ValueError(f"pool {pool} must be empty")
-        del self.pools[pool], self.down_since[pool]
+        del self.places[pool], self.down_since[pool]
+
+    def _groups(self, place):
+        """The levels directly below one."""
+        return [p for p, share in self.places.items() if share.parent == place and p != ROOT]
+
+    def add_group(self, now, parent, weight=1, rank=0):
+        self._at(now)
+        if parent == ROOT or parent not in self.places:
+            raise ValueError(f"parent is {parent}: there is no such place")
+        group = min(set(range(self.pools_max, self.pools_max + self.groups_max)) - set(self.places), default=None)
+        if group is None:
+            raise ValueError(f"there are {self.groups_max} groups already, which is groups_max")
+        above = self.places[parent]
+        self.places[group] = Share(weight, start=above.virtual_time, parent=parent, pool=above.pool, rank=rank)
+        return group
+
+    def remove_group(self, now, group):
+        self._at(now)
+        if group < self.pools_max or group not in self.places:
+            raise ValueError(f"group is {group}: there is no such group")
+        if self._busy(group) or self._groups(group):
+            raise ValueError(f"group {group} must be empty")
+        del self.places[group]
+
+    def set_limits(self, now, place, weight, running_max):
+        self._at(now)
+        if place == ROOT or place not in self.places:
+            raise ValueError(f"place is {place}: there is no such place")
+        self.places[place].weight = weight
+        self.places[place].running_max = running_max
+        self._refresh_place(place)
+
+    def set_strict(self, now, pool, promote_after):
+        self._at(now)
+        self._need_pool(pool)
+        if self._busy(pool):
+            raise ValueError(f"pool {pool} has requests: it must be empty to become strict")
+        self.places[pool].promote_after = promote_after
+
+    def _within(self, place, top):
+        """Is a place the same as another, or below it?"""
+        while place not in (top, ROOT):
+            place = self.places[place].parent
+        return place == top
+
+    def _busy(self, place):
+        return any(self._within(r.place, place) for r in self.waiting + self.running)
+
+    def _chain(self, place):
+        """A place and those above it, without the root."""
+        while place != ROOT:
+            yield place
+            place = self.places[place].parent
 
     def add_node(self, now, slots):
         self._at(now)
@@ -209,7 +281,7 @@ class Model:
     def _pools_changed(self, pools):
         """Ascending: the order decides stamps, hence ties."""
         for pool in sorted(pools):
-            self._refresh_pool(pool)
+            self._refresh_place(pool)
             usable = any(node.state == UP for node in self._members(pool))
             if usable:
                 self.down_since[pool] = None
@@ -222,43 +294,56 @@ class Model:
         limit = self.limits.get(user, 0)
         return limit == 0 or sum(r.user == user for r in self.running) < limit
 
-    def _refresh_flow(self, pool, user):
-        flow = self.flows[pool, user]
+    def _refresh_flow(self, place, user):
+        flow = self.flows[place, user]
         eligible = bool(flow.queue) and self._user_below_limit(user)
         if eligible and not flow.eligible:
-            flow.start = max(flow.start, self.pools[pool].virtual_time)
+            flow.start = max(flow.start, self.places[place].virtual_time)
             self.sequence += 1
             flow.stamp = self.sequence
         flow.eligible = eligible
-        self._refresh_pool(pool)
+        self._refresh_place(place)
 
     def _refresh_user(self, user):
-        for pool in sorted(pool for pool, its in self.flows if its == user):
-            self._refresh_flow(pool, user)
+        for place in sorted(place for place, its in self.flows if its == user):
+            self._refresh_flow(place, user)
 
-    def _refresh_pool(self, pool):
-        share = self.pools[pool]
-        eligible = any(f.eligible for (p, _), f in self.flows.items() if p == pool) and bool(self._open(pool))
+    def _children(self, place):
+        """What competes below a place: users, and groups or pools."""
+        return [f for (p, _), f in self.flows.items() if p == place] + [self.places[p] for p in self._groups(place)]
+
+    def _below_limit(self, place):
+        limit = self.places[place].running_max
+        return limit == 0 or sum(self._within(r.place, place) for r in self.running) < limit
+
+    def _refresh_place(self, place):
+        if place == ROOT:
+            return
+        share = self.places[place]
+        eligible = (
+            any(child.eligible for child in self._children(place))
+            and self._below_limit(place)
+            and (share.parent != ROOT or bool(self._open(place)))
+        )
         if eligible and not share.eligible:
-            share.start = max(share.start, self.root_time)
+            share.start = max(share.start, self.places[share.parent].virtual_time)
             self.sequence += 1
             share.stamp = self.sequence
         share.eligible = eligible
+        self._refresh_place(share.parent)
 
     def _settle(self):
         """Forget flows that say nothing; end busy periods."""
-        for pool, share in self.pools.items():
-            busy = any(r.pool == pool for r in self.waiting + self.running)
-            for key in [key for key in self.flows if key[0] == pool]:
+        for place, share in self.places.items():
+            busy = self._busy(place)
+            for key in [key for key in self.flows if key[0] == place]:
                 flow = self.flows[key]
                 if not flow.queue and not flow.running and (not busy or flow.start <= share.virtual_time):
                     del self.flows[key]
             if not busy:
                 share.virtual_time = 0
-        if not self.waiting and not self.running:
-            self.root_time = 0
-            for share in self.pools.values():
-                share.start = 0
+                for group in self._groups(place):
+                    self.places[group].start = 0
         users = {user for _, user in self.flows}
         for table in (self.limits, self.weights, self.came):
             for user in set(table) - users:
@@ -266,15 +351,17 @@ class Model:
 
     # Requests
 
-    def submit(self, now, pool, user, weight, cost, width, size, deadline, user_running_max, user_waiting_max):
+    def submit(self, now, place, user, weight, cost, width, size, deadline, user_running_max, user_waiting_max):
         self._at(now)
-        self._need_pool(pool)
+        self._need_place(place)
+        pool = self.places[place].pool
         self.count["received"] += 1
         user_waiting = sum(r.user == user for r in self.waiting)
-        flow = self.flows.get((pool, user))
+        flow = self.flows.get((place, user))
         at_once = (
             bool(self._open(pool))
-            and not any(f.eligible for (p, _), f in self.flows.items() if p == pool)
+            and not any(child.eligible for child in self._children(pool))
+            and all(self._below_limit(p) for p in self._chain(place))
             and len(self.running) < self.running_max
             and (user_running_max == 0 or sum(r.user == user for r in self.running) < user_running_max)
             and not (flow and flow.queue)
@@ -290,13 +377,13 @@ class Model:
             reason = BYTES_FULL
         if reason in (QUEUE_FULL, BYTES_FULL) and not no_slot and not at_once and self._make_way(user, weight, size):
             reason = 0
-            flow = self.flows.get((pool, user))
+            flow = self.flows.get((place, user))
         if reason and (no_slot or not at_once):
             names = {QUEUE_FULL: "queue_full", USER_QUEUE_FULL: "user_queue_full", BYTES_FULL: "bytes_full"}
             self.count["refused_" + names[reason]] += 1
             return reason
         if flow is None:
-            flow = self.flows[pool, user] = Share(weight, start=self.pools[pool].virtual_time)
+            flow = self.flows[place, user] = Share(weight, start=self.places[place].virtual_time)
         flow.weight = weight
         self.limits[user] = user_running_max
         self.weights[user] = weight
@@ -306,11 +393,15 @@ class Model:
         self._refresh_user(user)
         self.handles += 1
         self.sequence += 1
-        request = Request(self.handles, user, pool, cost, width, size, deadline, now, self.sequence)
+        request = Request(self.handles, user, place, pool, cost, width, size, deadline, now, self.sequence)
         flow.queue.append(request)
+        self._sort(flow)
         self.waiting.append(request)
-        self._refresh_flow(pool, user)
+        self._refresh_flow(place, user)
         return request.handle
+
+    def _sort(self, flow):
+        flow.queue.sort(key=lambda r: (r.deadline, r.order) if self.by_deadline else r.order)
 
     def _make_way(self, user, weight, size):
         """Push out as many as must go for this newcomer; False: it has no right to that, and nobody goes."""
@@ -338,7 +429,8 @@ class Model:
             part = count if full() else size_of
             users = {r.user for r in self.waiting}
             victim = max(users, key=lambda each: (Fraction(part(each), self.weights[each]), self.came[each]))
-            request = max((r for r in self.waiting if r.user == victim), key=lambda r: r.order)
+            tails = [f.queue[-1] for (_, who), f in self.flows.items() if who == victim and f.queue]
+            request = max(tails, key=lambda r: r.order)
             self._take_out(request)
             self._settle()
             self.evicted.append(request)
@@ -369,19 +461,30 @@ class Model:
         if self.evicted or any(self._deadline(r) <= now for r in self.waiting):
             return decisions
         while len(decisions) < self.decisions_max and len(self.running) < self.running_max:
-            pools = [pool for pool, share in self.pools.items() if share.eligible]
-            if not pools:
+            if not any(self.places[pool].eligible for pool in self._pools()):
                 break
-            decisions.append(self._dispatch(pools))
+            decisions.append(self._dispatch())
         return decisions
 
-    def _next(self, pools):
+    def _key(self, share, parent):
+        """Smallest goes first, without regard to promotion."""
+        if parent.promote_after is not None and share.parent != ROOT:
+            return share.rank, share.stamp
         if self.order == FIFO:
-            heads = [f.queue[0] for (p, _), f in self.flows.items() if p in pools and f.eligible]
-            return min(heads, key=lambda r: r.order)
-        pool = min(pools, key=lambda p: (self.pools[p].start, self.pools[p].stamp))
-        flows = [f for (p, _), f in self.flows.items() if p == pool and f.eligible]
-        return min(flows, key=lambda f: (f.start, f.stamp)).queue[0]
+            return self._next(share, promote=False).order, share.stamp
+        return share.start, share.stamp
+
+    def _next(self, share, promote=True):
+        """The request that goes next below a user, group, pool or the root."""
+        place = next((p for p, each in self.places.items() if each is share), None)
+        if place is None:
+            return share.queue[0]
+        ready = [child for child in self._children(place) if child.eligible]
+        if promote and share.promote_after is not None and share.unpromoted >= 3:
+            aged = [r for r in map(self._next, ready) if self.now - r.queued >= share.promote_after]
+            if aged:
+                return min(aged, key=lambda r: r.order)
+        return self._next(min(ready, key=lambda child: self._key(child, share)), promote)
 
     def _score(self, node):
         gpu, load = 0.5 if node.gpu < 0 else node.gpu, node.running + node.others
@@ -392,9 +495,14 @@ class Model:
             return int(ratio * 1e9 + 0.5)
         return int((self.gpu_weight * gpu + self.queue_weight * min(ratio, 1.0)) * 1e9 + 0.5)
 
-    def _dispatch(self, pools):
-        request = self._next(pools)
-        flow, pool = self.flows[request.pool, request.user], self.pools[request.pool]
+    def _dispatch(self):
+        request = self._next(self.places[ROOT])
+        flow = self.flows[request.place, request.user]
+        regular = {
+            p: min((c for c in self._children(p) if c.eligible), key=lambda c, p=p: self._key(c, self.places[p]))
+            for p in self._chain(request.place)
+            if self.places[p].promote_after is not None
+        }
         candidates = self._open(request.pool)
         fresh = [node for node in candidates if node not in request.tried[-2:]]
         node = min(fresh or candidates, key=lambda n: (self._score(n), n.chosen))
@@ -402,21 +510,19 @@ class Model:
         self.waiting.remove(request)
         self.running.append(request)
         flow.running += 1
-        pool.virtual_time = max(pool.virtual_time, flow.start)
-        flow.start += UNIT * request.cost // flow.weight
-        self.sequence += 1
-        flow.stamp = self.sequence
         flow.eligible = bool(flow.queue) and self._user_below_limit(request.user)
-        self._rebase(pool, [f for (p, _), f in self.flows.items() if p == request.pool])
-        self.root_time = max(self.root_time, pool.start)
-        pool.start += UNIT * request.cost // pool.weight
-        self.sequence += 1
-        pool.stamp = self.sequence
-        if self.root_time > self.rebase_at:
-            for share in self.pools.values():
-                share.start -= self.root_time
-            self.root_time = 0
-        self._refresh_pool(request.pool)
+        child = flow
+        for place in [*self._chain(request.place), ROOT]:
+            share = self.places[place]
+            if share.promote_after is not None:
+                share.unpromoted = share.unpromoted + 1 if regular[place] is child else 0
+            share.virtual_time = max(share.virtual_time, child.start)
+            child.start += UNIT * request.cost // child.weight
+            self.sequence += 1
+            child.stamp = self.sequence
+            self._rebase(place)
+            child = share
+        self._refresh_place(request.place)
         self._refresh_user(request.user)
         self.choices += 1
         node.chosen = self.choices
@@ -428,16 +534,21 @@ class Model:
         self.count["dispatched"] += 1
         return DISPATCHED, request.handle, node.handle
 
-    def _rebase(self, pool, flows):
+    def _rebase(self, place):
         """Forget first: a flow that virtual time has passed is gone before the zero moves."""
         self._settle()
-        if pool.virtual_time > self.rebase_at:
-            for flow in flows:
-                flow.start -= pool.virtual_time
-            pool.virtual_time = 0
+        share = self.places[place]
+        if share.virtual_time > self.rebase_at:
+            for child in self._children(place):
+                child.start -= share.virtual_time
+            share.virtual_time = 0
+
+    def _shares(self, request):
+        """Its user's and those of all places above."""
+        return [self.flows[request.place, request.user], *(self.places[p] for p in self._chain(request.place))]
 
     def _correct(self, request, cost):
-        for share in (self.flows[request.pool, request.user], self.pools[request.pool]):
+        for share in self._shares(request):
             share.start += UNIT * cost // share.weight - UNIT * request.cost // share.weight
 
     def _find(self, handle, where):
@@ -459,16 +570,17 @@ class Model:
         self.count[{COMPLETED: "completed", CANCELLED: "cancelled", FAILED: "failed"}[outcome]] += 1
         self._correct(request, cost)
         self.running.remove(request)
-        self.flows[request.pool, request.user].running -= 1
+        self.flows[request.place, request.user].running -= 1
         self._refresh_user(request.user)
+        self._refresh_place(request.place)
         self._release(request)
         self._settle()
         return True
 
     def _take_out(self, request):
         self.waiting.remove(request)
-        self.flows[request.pool, request.user].queue.remove(request)
-        self._refresh_flow(request.pool, request.user)
+        self.flows[request.place, request.user].queue.remove(request)
+        self._refresh_flow(request.place, request.user)
 
     def cancel(self, now, handle):
         self._at(now)
@@ -491,44 +603,45 @@ class Model:
         if request is None:
             return False
         self._correct(request, 0)
-        flow = self.flows[request.pool, request.user]
+        flow = self.flows[request.place, request.user]
         request.tried.append(request.node)
         request.queued = now
         self.running.remove(request)
         flow.running -= 1
         self.waiting.append(request)
         flow.queue.append(request)
-        flow.queue.sort(key=lambda r: r.order)
+        self._sort(flow)
         self._refresh_user(request.user)
+        self._refresh_place(request.place)
         self._release(request)
-        for share in (flow, self.pools[request.pool]):
+        for share in self._shares(request):
             share.stamp = min(share.stamp, request.order)
         self.count["requeued"] += 1
         return True
 
-    def move(self, now, handle, pool):
+    def move(self, now, handle, place):
         self._at(now)
-        self._need_pool(pool)
+        self._need_place(place)
         request = self._find(handle, self.waiting)
         if request is None:
             return False
-        if request.pool == pool:
+        if request.place == place:
             return True
-        old = self.flows[request.pool, request.user]
-        debt = old.start - self.pools[request.pool].virtual_time
-        flow = self.flows.get((pool, request.user))
+        old = self.flows[request.place, request.user]
+        debt = old.start - self.places[request.place].virtual_time
+        flow = self.flows.get((place, request.user))
         if flow is None:
-            start = self.pools[pool].virtual_time + max(debt, 0)
-            flow = self.flows[pool, request.user] = Share(old.weight, start=start)
+            start = self.places[place].virtual_time + max(debt, 0)
+            flow = self.flows[place, request.user] = Share(old.weight, start=start)
         if not flow.queue and not flow.running:
             flow.weight = old.weight
         old.queue.remove(request)
-        self._refresh_flow(request.pool, request.user)
-        request.pool = pool
+        self._refresh_flow(request.place, request.user)
+        request.place, request.pool = place, self.places[place].pool
         request.queued = now
         flow.queue.append(request)
-        flow.queue.sort(key=lambda r: r.order)
-        self._refresh_flow(pool, request.user)
+        self._sort(flow)
+        self._refresh_flow(place, request.user)
         self._settle()
         return True
 
@@ -541,11 +654,18 @@ class Model:
         request = self._find(handle, self.waiting)
         if request is None:
             return 0
-        flow = self.flows[request.pool, request.user]
-        weight = sum(f.weight for (p, _), f in self.flows.items() if p == request.pool and f.eligible)
-        weight += 0 if flow.eligible else flow.weight
-        place = flow.queue.index(request) + 1
-        return min(sum(r.pool == request.pool for r in self.waiting), -(-place * weight // flow.weight))
+        child = self.flows[request.place, request.user]
+        k = child.queue.index(request) + 1
+        for place in self._chain(request.place):
+            share = self.places[place]
+            if share.promote_after is not None:
+                before = [p for p in self._groups(place) if self.places[p].rank < child.rank]
+                k += sum(self._within(r.place, p) for r in self.waiting for p in before)
+            else:
+                weight = sum(each.weight for each in self._children(place) if each.eligible or each is child)
+                k = min(sum(self._within(r.place, place) for r in self.waiting), -(-k * weight // child.weight))
+            child = share
+        return k
 
     def counters(self):
         refused = sum(self.count[name] for name in self.count if name.startswith("refused_"))
@@ -560,14 +680,14 @@ class Model:
 
     def pool(self, pool):
         self._need_pool(pool)
-        eligible = [f for (p, _), f in self.flows.items() if p == pool and f.eligible]
+        eligible = [child for child in self._children(pool) if child.eligible]
         return {
             "waiting": sum(r.pool == pool for r in self.waiting),
             "running": sum(r.pool == pool for r in self.running),
             "nodes": len(self._members(pool)),
             "usable": sum(node.state == UP for node in self._members(pool)),
             "open": len(self._open(pool)),
-            "virtual_time": self.pools[pool].virtual_time,
+            "virtual_time": self.places[pool].virtual_time,
             "eligible_users": len(eligible),
             "eligible_weight": sum(f.weight for f in eligible),
         }
@@ -586,9 +706,24 @@ class Model:
             "chosen": node.chosen,
         }
 
-    def user(self, pool, user):
-        self._need_pool(pool)
-        flow = self.flows.get((pool, user))
+    def group(self, group):
+        if group < self.pools_max or group not in self.places:
+            raise ValueError(f"group is {group}: there is no such group")
+        share = self.places[group]
+        eligible = [child for child in self._children(group) if child.eligible]
+        return {
+            "waiting": sum(self._within(r.place, group) for r in self.waiting),
+            "running": sum(self._within(r.place, group) for r in self.running),
+            "weight": share.weight,
+            "virtual_start": share.start,
+            "virtual_time": share.virtual_time,
+            "eligible": len(eligible),
+            "eligible_weight": sum(child.weight for child in eligible),
+        }
+
+    def user(self, place, user):
+        self._need_place(place)
+        flow = self.flows.get((place, user))
         if flow is None:
             return {}
         running = flow.running

@@ -21,6 +21,8 @@ def world(seed):
         flows_max=500,
         nodes_max=6,
         pools_max=4,
+        groups_max=3,
+        within_user=rng.choice([core.ARRIVAL, core.DEADLINE]),
         decisions_max=rng.choice([1, 7, 256]),
         order=rng.choice([core.FAIR, core.FAIR, core.FAIR, core.FIFO]),
         routing=rng.choice([core.SCORE, core.SCORE_RAW, core.LEAST_LOADED]),
@@ -37,6 +39,22 @@ class Pair:
     def __init__(self, limits):
         self.core, self.model, self.now = core.Scheduler(**limits), Model(**limits), 0
         self.waiting, self.running, self.nodes = [], [], []
+        self.places = [self.both("add_pool") for _ in range(3)]
+
+    def both(self, name, *arguments):
+        ours, theirs = self.call(name, *arguments)
+        assert ours == theirs
+        return ours
+
+    def add_tiers(self, rng):
+        """Pool 2 gets tiers, maybe strict ones, and one of them a team with a limit of its own."""
+        if rng.random() < 0.5:
+            self.both("set_strict", 2, rng.choice([0, 20, core.NEVER]))
+            self.places.remove(2)
+        high, low = self.both("add_group", 2, 16, 0), self.both("add_group", 2, 1, 1)
+        team = self.both("add_group", low, 3)
+        self.both("set_limits", team, 3, rng.choice([0, 2]))
+        self.places += [high, low, team]
 
     def call(self, name, *arguments):
         ours = getattr(self.core, name)(self.now, *(a[0] if isinstance(a, tuple) else a for a in arguments))
@@ -59,7 +77,7 @@ class Pair:
         self.now += rng.choice([0, 0, 1, 3])
         action = rng.random()
         if action < 0.5:
-            pool, user, weight = rng.randrange(3), rng.randrange(users), rng.choice([1, 2, 3, 16, 17, 1000])
+            pool, user, weight = rng.choice(self.places), rng.randrange(users), rng.choice([1, 2, 3, 16, 17, 1000])
             deadline = self.now + rng.choice([5, 50, 10**6])
             rest = (rng.randint(0, 50), rng.choice([1, 1, 1, 4]), rng.randrange(9), deadline, rng.choice([0, 0, 3]), 0)
             ours, theirs = self.call("submit", pool, user, weight, *rest)
@@ -75,7 +93,8 @@ class Pair:
             self.waiting.append(self.running.pop(rng.randrange(len(self.running))))
             assert self.call("requeue", self.waiting[-1]) == (True, True)
         elif action < 0.90 and self.waiting:
-            assert self.call("move", rng.choice(self.waiting), rng.randrange(3)) == (True, True)
+            ours, theirs = self.call("move", rng.choice(self.waiting), rng.choice(self.places))
+            assert ours == theirs  # False for one that was pushed out and not reported yet
         elif action < 0.95:
             self.change_nodes(rng)
 
@@ -97,8 +116,8 @@ class Pair:
 def test_core_and_model_agree_over_a_long_history(seed):
     rng, limits = world(seed)
     pair = Pair(limits)
-    for _ in range(3):
-        pair.call("add_pool")
+    if rng.random() < 0.6:
+        pair.add_tiers(rng)
     users = rng.choice([2, 10, 60])
     for number in range(OPERATIONS):
         pair.step(rng, users)
@@ -107,9 +126,9 @@ def test_core_and_model_agree_over_a_long_history(seed):
         if number % 50 == 0:
             pair.core.check()
             assert pair.core.counters() == pair.model.counters()
-            for pool in range(3):
+            for place in pair.places:
                 for user in range(users):
-                    assert pair.core.user(pool, user) == pair.model.user(pool, user)
+                    assert pair.core.user(place, user) == pair.model.user(place, user)
     counters = pair.core.counters()
     assert counters["dispatched"] > 50 and counters["received"] > OPERATIONS // 3, "this history tries too little"
     finish_everything(pair)

@@ -39,8 +39,23 @@ class SchedulerMachine(RuleBasedStateMachine):
         patience=st.sampled_from([3, core.NEVER]),
         rebase_at=st.sampled_from([1, 2 * core.VIRTUAL_UNIT, 1 << 60]),
         overflow=st.sampled_from([core.REJECT, core.PUSH_OUT]),
+        within_user=st.sampled_from([core.ARRIVAL, core.ARRIVAL, core.DEADLINE]),
+        promote=st.sampled_from([None, None, 0, 2, core.NEVER]),
     )
-    def build(self, order, routing, waiting_max, running_max, bytes_max, page, patience, rebase_at, overflow):
+    def build(
+        self,
+        order,
+        routing,
+        waiting_max,
+        running_max,
+        bytes_max,
+        page,
+        patience,
+        rebase_at,
+        overflow,
+        within_user,
+        promote,
+    ):
         limits = dict(
             waiting_max=waiting_max,
             running_max=running_max,
@@ -54,9 +69,17 @@ class SchedulerMachine(RuleBasedStateMachine):
             no_node_wait_ns=patience,
             rebase_at=rebase_at,
             overflow=overflow,
+            within_user=within_user,
+            groups_max=4,
         )
         self.core, self.model = core.Scheduler(**limits), Model(**limits)
+        # Pool 1 has two tiers, and one of them a team; requests go to all of them unless the pool is strict.
         self.pools = [self.both("add_pool") for _ in range(2)]
+        high, low = self.both("add_group", 1, 4, 0), self.both("add_group", 1, 1, 1)
+        self.groups = [high, low, self.both("add_group", low, 3)]
+        self.places = [0, *self.groups] + ([] if promote is not None else [1])
+        if promote is not None:
+            self.both("set_strict", 1, promote)
         for slots in (1, 2):
             self.add_node(slots)
             self.both("set_node_pools", self.nodes[-1], [0, 1][:slots])
@@ -78,7 +101,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.now += step
 
     @rule(
-        pool=st.integers(0, 1),
+        pick=PICK,
         user=USERS,
         weight=st.sampled_from([1, 2, 7, 16]),
         cost=st.integers(0, 9),
@@ -88,9 +111,10 @@ class SchedulerMachine(RuleBasedStateMachine):
         running_max=st.sampled_from([0, 0, 1, 2]),
         waiting_max=st.sampled_from([0, 0, 1, 2]),
     )
-    def submit(self, pool, user, weight, cost, width, size, patience, running_max, waiting_max):
+    def submit(self, pick, user, weight, cost, width, size, patience, running_max, waiting_max):
         deadline = self.now + patience
-        pair = self.both("submit", pool, user, weight, cost, width, size, deadline, running_max, waiting_max)
+        place = self.places[pick % len(self.places)]
+        pair = self.both("submit", place, user, weight, cost, width, size, deadline, running_max, waiting_max)
         if isinstance(pair, tuple):
             self.waiting.append(pair)
 
@@ -126,9 +150,14 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.spent.append(pair)
 
     @precondition(lambda self: self.waiting)
-    @rule(pick=PICK, pool=st.integers(0, 1))
-    def move(self, pick, pool):
-        assert self.both("move", self.waiting[pick % len(self.waiting)], pool)
+    @rule(pick=PICK, to=PICK)
+    def move(self, pick, to):
+        # False for one that was pushed out and not reported yet.
+        self.both("move", self.waiting[pick % len(self.waiting)], self.places[to % len(self.places)])
+
+    @rule(pick=PICK, weight=st.sampled_from([1, 2, 16]), running_max=st.sampled_from([0, 0, 1, 2]))
+    def set_limits(self, pick, weight, running_max):
+        self.both("set_limits", (self.pools + self.groups)[pick % 5], weight, running_max)
 
     @precondition(lambda self: self.spent)
     @rule(pick=PICK)
@@ -175,8 +204,11 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert self.core.next_deadline_ns() == self.model.next_deadline_ns()
         for pool in self.pools:
             assert self.core.pool(pool) == self.model.pool(pool)
+        for group in self.groups:
+            assert self.core.group(group) == self.model.group(group)
+        for place in self.places:
             for user in (1, 2, 3):
-                assert self.core.user(pool, user) == self.model.user(pool, user)
+                assert self.core.user(place, user) == self.model.user(place, user)
         for ours, theirs in self.nodes:
             assert self.core.node(ours) == self.model.node(theirs)
         for ours, theirs in self.waiting:

@@ -29,7 +29,10 @@ cdef const char *flow_fault(FairQueue *queue, int32_t index) noexcept nogil:
             return b"a queue holds a request that is not its own"
         if previous != NIL and requests[slot].previous != previous:
             return b"a queue links back wrongly"
-        if previous != NIL and requests[previous].order >= requests[slot].order:
+        if previous != NIL and not (requests[previous].order < requests[slot].order if not queue.by_deadline else (
+                requests[previous].deadline_ns < requests[slot].deadline_ns
+                or (requests[previous].deadline_ns == requests[slot].deadline_ns
+                    and requests[previous].order < requests[slot].order))):
             return b"a user's requests are not in order"
         previous = slot
         slot = requests[slot].next
@@ -82,7 +85,9 @@ cdef const char *level_fault(FairQueue *queue, int32_t index) noexcept nogil:
         return b"a level's counts are not the sums over its children"
     if ready != level.ready.size or weight != level.ready_weight:
         return b"a level's eligible children or their weight are counted wrongly"
-    if index != ROOT and (queue.shares[index].where == READY) != level_is_eligible(level):
+    if index > 0 and queue.shares[index].parent != ROOT and not level.open:
+        return b"a group is closed"
+    if index != ROOT and (queue.shares[index].where == READY) != level_is_eligible(queue, index):
         return b"a pool is eligible and not ready, or the other way round"
     return NULL
 
@@ -192,9 +197,10 @@ cdef const char *leases_fault(Core *core) noexcept nogil:
 
 cdef const char *ledger_fault(Core *core) noexcept nogil:
     cdef Counters *c = &core.counters
-    if c.received != (c.refused_queue_full + c.refused_user_queue_full + c.refused_bytes_full + c.pushed_out + c.expired + c.no_node
-                      + c.cancelled + c.failed + c.completed + core.queue.shares[ROOT].waiting
-                      + core.queue.shares[ROOT].running):
+    if c.received != (
+            c.refused_queue_full + c.refused_user_queue_full + c.refused_bytes_full + c.pushed_out + c.expired
+            + c.no_node + c.cancelled + c.failed + c.completed + core.queue.shares[ROOT].waiting
+            + core.queue.shares[ROOT].running):
         return b"the ledger does not balance: a request has two outcomes, or none"
     return NULL
 

@@ -19,7 +19,7 @@ from fairlead.core.heap cimport (
 from fairlead.core.memory cimport core_calloc, core_free
 from fairlead.core.shares cimport Crowd, FairQueue, User
 from fairlead.core.slots cimport NIL, Request
-from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.string cimport memset
 
 cdef extern from *:

@@ -52,6 +52,7 @@ cdef struct Core:
     int32_t waiting_max
     int32_t running_max
     int32_t pool_max
+    int32_t group_max
     int32_t decision_max
     bint push_out
     # parts
@@ -74,7 +75,7 @@ cdef struct Core:
 cdef struct Submission:
     int64_t deadline_ns
     uint64_t user
-    int32_t pool
+    int32_t place          # a pool or a group
     int32_t weight
     int32_t cost
     int32_t width
@@ -87,16 +88,16 @@ cdef int32_t core_drain(Core *core) noexcept nogil
 cdef bint core_finish(Core *core, int64_t handle, int32_t outcome, int32_t cost) noexcept nogil
 cdef bint core_cancel(Core *core, int64_t handle) noexcept nogil
 cdef bint core_requeue(Core *core, int64_t handle) noexcept nogil
-cdef bint core_move(Core *core, int64_t handle, int32_t pool) noexcept nogil
+cdef bint core_move(Core *core, int64_t handle, int32_t place) noexcept nogil
 cdef void core_forget_node(Core *core, int32_t node) noexcept nogil
 cdef void pool_changed(Core *core, int32_t pool) noexcept nogil
 cdef void node_changed(Core *core, int32_t node) noexcept nogil
 
-cdef inline int32_t level_of(int32_t pool) noexcept nogil:
-    return pool + 1
+cdef inline int32_t level_of(int32_t place) noexcept nogil:
+    return place + 1
 
 cdef inline int32_t pool_of(Core *core, Request *request) noexcept nogil:
-    return core.queue.shares[request.flow].parent - 1
+    return core.queue.levels[core.queue.shares[request.flow].parent].pool
 
 cdef inline int64_t effective_deadline(Core *core, Request *request, int32_t pool) noexcept nogil:
     cdef int64_t since = core.down_since[pool]

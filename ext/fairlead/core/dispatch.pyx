@@ -11,7 +11,7 @@ Every waiting request is in the deadline heap, under its *effective* deadline: i
 while its pool has no usable node. When a pool loses its last usable node or gets its first, the keys of what waits
 in it change once (O(waiting x log)); nothing is swept.
 
-A pool's level in the tree is its index + 1. Levels above that are free for tiers and teams.
+A pool's level in the tree is its index + 1; the levels from pools_max + 1 on are groups (tiers, teams) below them.
 """
 
 from fairlead.core.crowd cimport crowd_begin, crowd_is_below_share, crowd_victim
@@ -23,7 +23,9 @@ from fairlead.core.heap cimport heap_expect, heap_push, heap_remove, heap_top, h
 from fairlead.core.memory cimport CHECK, PREFETCH
 from fairlead.core.nodes cimport Node, node_choose, node_handle, node_lease, node_release
 from fairlead.core.shares cimport ROOT, level_set_open
-from fairlead.core.slots cimport EVICTED, NIL, RUNNING, WAITING, Request, slots_find, slots_give, slots_handle, slots_take
+from fairlead.core.slots cimport (
+    EVICTED, NIL, RUNNING, WAITING, Request, slots_find, slots_give, slots_handle, slots_take,
+)
 from libc.stdint cimport int16_t, int32_t, int64_t, uint32_t
 
 
@@ -53,8 +55,15 @@ cdef void node_changed(Core *core, int32_t node) noexcept nogil:
 cdef bint starts_at_once(Core *core, Submission *submission, int32_t user, int32_t level) noexcept nogil:
     """Would this request be dispatched by the next drain? Then no limit on waiting concerns it."""
     cdef int32_t flow
-    if not core.queue.levels[level].open or core.queue.levels[level].ready.size > 0:
+    cdef int32_t pool = level_of(core.queue.levels[level].pool)
+    cdef int32_t above = level
+    if not core.queue.levels[pool].open or core.queue.levels[pool].ready.size > 0:
         return False
+    while above != ROOT:
+        if core.queue.levels[above].running_max != 0 and (
+                core.queue.shares[above].running >= core.queue.levels[above].running_max):
+            return False
+        above = core.queue.shares[above].parent
     if core.queue.shares[ROOT].running >= core.running_max:
         return False
     if user == NIL:
@@ -137,7 +146,7 @@ cdef int64_t refuse(Core *core, Submission *submission, int32_t user, int32_t le
 
 
 cdef int64_t core_submit(Core *core, Submission *submission) noexcept nogil:
-    cdef int32_t level = level_of(submission.pool)
+    cdef int32_t level = level_of(submission.place)
     cdef int32_t user = user_find(&core.queue, submission.user)
     cdef int64_t reason
     cdef int32_t slot, flow
@@ -161,7 +170,7 @@ cdef int64_t core_submit(Core *core, Submission *submission) noexcept nogil:
     flow = flow_obtain(&core.queue, user, submission.user, level)
     flow_configure(&core.queue, flow, submission.weight, submission.running_max)
     queue_append(&core.queue, flow, slot)
-    heap_push(&core.deadlines, effective_deadline(core, request, submission.pool), request.order, slot)
+    heap_push(&core.deadlines, effective_deadline(core, request, pool_of(core, request)), request.order, slot)
     return slots_handle(&core.slots, slot)
 
 
@@ -234,7 +243,7 @@ cdef int32_t core_drain(Core *core) noexcept nogil:
             return core.decision_count  # nothing may be dispatched while something is due
         expire(core, heap_top(&core.deadlines).item)
     while core.decision_count < core.decision_max and core.queue.shares[ROOT].running < core.running_max:
-        slot = queue_next(&core.queue)
+        slot = queue_next(&core.queue, core.now_ns)
         if slot == NIL:
             break
         dispatch(core, slot)
@@ -313,14 +322,14 @@ cdef bint core_requeue(Core *core, int64_t handle) noexcept nogil:
     return True
 
 
-cdef bint core_move(Core *core, int64_t handle, int32_t pool) noexcept nogil:
+cdef bint core_move(Core *core, int64_t handle, int32_t place) noexcept nogil:
     cdef int32_t slot = slots_find(&core.slots, handle)
     cdef Request *request
     if slot == NIL or core.slots.requests[slot].state != WAITING:
         return False
     request = &core.slots.requests[slot]
-    if pool_of(core, request) != pool:
-        queue_move(&core.queue, slot, level_of(pool))
+    if core.queue.shares[request.flow].parent != level_of(place):
+        queue_move(&core.queue, slot, level_of(place))
         request.queued_ns = core.now_ns
-        heap_update(&core.deadlines, effective_deadline(core, request, pool), request.order, slot)
+        heap_update(&core.deadlines, effective_deadline(core, request, pool_of(core, request)), request.order, slot)
     return True

@@ -38,10 +38,14 @@ from fairlead.core.heap cimport heap_remove, heap_shift_keys, heap_top, heap_upd
 from fairlead.core.memory cimport CHECK
 from fairlead.core.shares cimport (
     IDLE, NOWHERE, READY, ROOT, START_MAX, FairQueue, Level, Share, User, charge, enter, flow_is_eligible, leave,
-    level_is_eligible, ready_key, rekey, share_charge, user_refresh,
+    level_is_eligible, levels_refresh, ready_key, rekey, share_charge, user_refresh,
 )
 from fairlead.core.slots cimport NIL, RUNNING, WAITING, Request
 from libc.stdint cimport int32_t, int64_t, uint64_t
+
+
+cdef enum:
+    PROMOTE_EVERY = 4  # of four dispatches of a strict level, at most one goes to who has waited too long
 
 
 cdef inline void count(FairQueue *queue, int32_t slot, int32_t waiting, int32_t running) noexcept nogil:
@@ -83,6 +87,23 @@ cdef inline void link_after(FairQueue *queue, Share *share, int32_t previous, in
         requests[following].previous = slot
 
 
+cdef inline bint goes_before(FairQueue *queue, int32_t one, int32_t other) noexcept nogil:
+    """Within one flow: by deadline if that is wanted, and by place in time."""
+    cdef Request *a = &queue.slots.requests[one]
+    cdef Request *b = &queue.slots.requests[other]
+    if queue.by_deadline and a.deadline_ns != b.deadline_ns:
+        return a.deadline_ns < b.deadline_ns
+    return a.order < b.order
+
+
+cdef inline void link_in_order(FairQueue *queue, Share *share, int32_t slot) noexcept nogil:
+    """From the end: most go there, and no further than the flow's length."""
+    cdef int32_t previous = share.tail
+    while previous != NIL and goes_before(queue, slot, previous):
+        previous = NIL if previous == share.head else queue.slots.requests[previous].previous
+    link_after(queue, share, previous, slot)
+
+
 cdef inline void unlink(FairQueue *queue, Share *share, int32_t slot) noexcept nogil:
     # A head's ``previous`` is not kept: the next in line is usually cold, and its turn is far away.
     cdef Request *requests = queue.slots.requests
@@ -120,14 +141,17 @@ cdef void queue_append(FairQueue *queue, int32_t flow, int32_t slot) noexcept no
     request.order = queue.sequence
     request.flow = flow
     request.state = WAITING
-    # Not link_after: the tail is often cold, and writing to it need not wait for it as reading would.
-    request.previous = share.tail
-    request.next = NIL
-    if share.tail == NIL:
-        share.head = slot
+    if queue.by_deadline:
+        link_in_order(queue, share, slot)
     else:
-        queue.slots.requests[share.tail].next = slot
-    share.tail = slot
+        # Not link_after: the tail is often cold, and writing to it need not wait for it as reading would.
+        request.previous = share.tail
+        request.next = NIL
+        if share.tail == NIL:
+            share.head = slot
+        else:
+            queue.slots.requests[share.tail].next = slot
+        share.tail = slot
     count(queue, slot, 1, 0)
     arrive(queue, flow)
 
@@ -154,12 +178,43 @@ cdef void queue_remove(FairQueue *queue, int32_t slot) noexcept nogil:
     flow_settle(queue, flow)
 
 
-cdef int32_t queue_next(FairQueue *queue) noexcept nogil:
+cdef int32_t promoted(FairQueue *queue, int32_t index, int64_t now_ns) noexcept nogil:
+    """Of a strict level: the child whose next request has waited too long, the oldest of them; NIL: none, or it is
+    not time yet for another one."""
+    cdef Level *level = &queue.levels[index]
+    cdef int32_t child = level.child
+    cdef int32_t oldest = NIL, best = NIL
+    cdef int32_t slot
+    cdef Request *requests = queue.slots.requests
+    if level.unpromoted < PROMOTE_EVERY - 1:
+        return NIL
+    while child != NIL:
+        if queue.shares[child].where == READY:
+            slot = next_below(queue, child, now_ns)
+            if now_ns - requests[slot].queued_ns >= level.promote_ns and (
+                    oldest == NIL or requests[slot].order < requests[oldest].order):
+                oldest = slot
+                best = child
+        child = queue.levels[child].sibling
+    return best
+
+
+cdef int32_t next_below(FairQueue *queue, int32_t index, int64_t now_ns) noexcept nogil:
+    cdef int32_t child
+    while index < queue.level_max:  # ends: the tree has at most level_max levels
+        child = promoted(queue, index, now_ns) if queue.levels[index].strict else NIL
+        index = child if child != NIL else heap_top(&queue.levels[index].ready).item
+    return queue.shares[index].head
+
+
+cdef int32_t queue_next(FairQueue *queue, int64_t now_ns) noexcept nogil:
     """The request that goes next, or NIL."""
     cdef int32_t index = ROOT
     if queue.levels[ROOT].ready.size == 0:
         return NIL
-    while index < queue.level_max:  # ends: the tree has at most level_max levels
+    if not queue.plain:
+        return next_below(queue, ROOT, now_ns)
+    while index < queue.level_max:
         index = heap_top(&queue.levels[index].ready).item
     return queue.shares[index].head
 
@@ -175,7 +230,7 @@ cdef void rebase(FairQueue *queue, int32_t parent) noexcept nogil:
             # What is not eligible may be passed by many zeros; it is lifted to the present when it comes back.
             if queue.shares[i].where == NOWHERE and queue.shares[i].start < -START_MAX:
                 queue.shares[i].start = -START_MAX
-    if not queue.fifo:
+    if not queue.fifo and not level.strict:
         heap_shift_keys(&level.ready, -zero)
     heap_shift_keys(&level.idle, -zero)
     level.virtual_time = 0
@@ -199,6 +254,8 @@ cdef void queue_dispatch(FairQueue *queue, int32_t slot) noexcept nogil:
     while index != ROOT:
         share = &queue.shares[index]
         level = &queue.levels[share.parent]
+        if level.strict:
+            level.unpromoted = 0 if heap_top(&level.ready).item != index else min(level.unpromoted + 1, PROMOTE_EVERY)
         if share.start > level.virtual_time:
             level.virtual_time = share.start
         share_charge(share, charge(request.cost, share.weight))
@@ -214,7 +271,7 @@ cdef void queue_dispatch(FairQueue *queue, int32_t slot) noexcept nogil:
             forget_idle(queue, share.parent)
         if level.virtual_time > queue.rebase_at:
             rebase(queue, share.parent)
-        still = level_is_eligible(level)
+        still = level_is_eligible(queue, share.parent)
         index = share.parent
     if user.running_max != 0 and user.running >= user.running_max:
         user_refresh(queue, queue.shares[flow].user)
@@ -231,7 +288,7 @@ cdef void correct(FairQueue *queue, int32_t slot, int64_t cost) noexcept nogil:
         share = &queue.shares[index]
         share_charge(share, charge(cost, share.weight) - charge(request.cost, share.weight))
         if share.where == READY and not queue.fifo:
-            heap_update(&queue.levels[share.parent].ready, share.start, share.stamp, index)
+            heap_update(&queue.levels[share.parent].ready, ready_key(queue, index), share.stamp, index)
         index = share.parent
 
 
@@ -243,6 +300,7 @@ cdef void queue_finish(FairQueue *queue, int32_t slot, int64_t cost) noexcept no
     count(queue, slot, 0, -1)
     if queue.users[user].running_max != 0:
         user_refresh(queue, user)
+    levels_refresh(queue, queue.shares[flow].parent)
 
 
 cdef void queue_requeue(FairQueue *queue, int32_t slot) noexcept nogil:
@@ -254,14 +312,15 @@ cdef void queue_requeue(FairQueue *queue, int32_t slot) noexcept nogil:
     cdef int32_t previous = NIL
     cdef int32_t following = share.head
     correct(queue, slot, 0)
-    # Only requests that came back as well can be older, and there are at most as many as were running.
-    while following != NIL and requests[following].order < requests[slot].order:
+    # By place in time, only requests that came back as well can be older: at most as many as were running.
+    while following != NIL and goes_before(queue, following, slot):
         previous = following
         following = requests[following].next
     requests[slot].state = WAITING
     link_after(queue, share, previous, slot)
     count(queue, slot, 1, -1)
     user_refresh(queue, share.user)
+    levels_refresh(queue, share.parent)
     if queue.fifo:
         rekey(queue, flow)
 
@@ -290,7 +349,7 @@ cdef void queue_move(FairQueue *queue, int32_t slot, int32_t parent) noexcept no
     cdef int32_t old = request.flow
     cdef int64_t debt = queue.shares[old].start - queue.levels[queue.shares[old].parent].virtual_time
     cdef int32_t weight = queue.shares[old].weight
-    cdef int32_t flow, previous
+    cdef int32_t flow
     cdef Share *share
     cdef bint is_new = flow_find(queue, queue.shares[old].user, parent) == NIL
     # The new flow first: the user must not be forgotten in between.
@@ -302,22 +361,40 @@ cdef void queue_move(FairQueue *queue, int32_t slot, int32_t parent) noexcept no
         share.weight = weight  # nobody else has a say in it
     take_out(queue, slot)
     request.flow = flow
-    previous = share.tail
-    while previous != NIL and requests[previous].order > request.order:
-        previous = NIL if previous == share.head else requests[previous].previous
-    link_after(queue, share, previous, slot)
+    link_in_order(queue, share, slot)
     count(queue, slot, 1, 0)
     arrive(queue, flow)
     flow_settle(queue, old)
 
 
+cdef int64_t place_above(FairQueue *queue, int32_t index, int64_t k) noexcept nogil:
+    """Which turn of its parent's is the k-th turn of a share?"""
+    cdef Share *share = &queue.shares[index]
+    cdef Level *level = &queue.levels[share.parent]
+    cdef int64_t weight = level.ready_weight
+    cdef int64_t all = queue.shares[share.parent].waiting
+    cdef int32_t child = level.child
+    if level.strict:
+        while child != NIL:
+            if queue.levels[child].rank < queue.levels[index].rank:
+                k += queue.shares[child].waiting
+            child = queue.levels[child].sibling
+        return k
+    if share.where != READY:
+        weight += share.weight
+    # In two parts, so that no product can overflow.
+    if weight // share.weight >= all:
+        return all
+    return min(all, k * (weight // share.weight) + (k * (weight % share.weight) + share.weight - 1) // share.weight)
+
+
 cdef int64_t queue_position(FairQueue *queue, int32_t slot) noexcept nogil:
-    """Place in line: k turns of this user's, each of which lets everybody else have its weight's worth of turns."""
+    """Place in line: k turns of this user's, each of which lets everybody else have its weight's worth of turns; the
+    same again for the group that it is in, up to its pool."""
     cdef Request *requests = queue.slots.requests
     cdef Share *share = &queue.shares[requests[slot].flow]
-    cdef Share *pool = &queue.shares[share.parent]
-    cdef int64_t weight = queue.levels[share.parent].ready_weight
     cdef int64_t k = 1
+    cdef int32_t index = requests[slot].flow
     cdef int32_t before = slot
     if share.tail == slot:
         k = share.waiting
@@ -325,10 +402,7 @@ cdef int64_t queue_position(FairQueue *queue, int32_t slot) noexcept nogil:
         while before != share.head:
             k += 1
             before = requests[before].previous
-    if share.where != READY:
-        weight += share.weight
-    # In two parts, so that no product can overflow.
-    if weight // share.weight >= pool.waiting:
-        return pool.waiting
-    k = k * (weight // share.weight) + (k * (weight % share.weight) + share.weight - 1) // share.weight
-    return k if k < pool.waiting else pool.waiting
+    while queue.shares[index].parent != ROOT:
+        k = place_above(queue, index, k)
+        index = queue.shares[index].parent
+    return k

@@ -185,13 +185,13 @@ cdef void flow_configure(FairQueue *queue, int32_t flow, int32_t weight, int32_t
 cdef void level_reset(FairQueue *queue, int32_t index) noexcept nogil:
     """Nothing waits or runs below a level: its busy period is over, all debts with it."""
     cdef Level *level = &queue.levels[index]
-    cdef int32_t child
+    cdef int32_t child = level.child
     while level.idle.size > 0:
         forget_idle(queue, index)
     level.virtual_time = 0
-    for child in range(1, queue.level_max):
-        if queue.shares[child].parent == index:
-            queue.shares[child].start = 0
+    while child != NIL:  # ends: the levels below one level
+        queue.shares[child].start = 0
+        child = queue.levels[child].sibling
 
 
 cdef void flow_settle(FairQueue *queue, int32_t flow) noexcept nogil:

@@ -7,9 +7,10 @@ cimport cython
 from cpython.pythread cimport PyThread_get_thread_ident
 from fairlead.core.audit cimport core_fault
 from fairlead.core.dispatch cimport (
-    ENDED_CANCELLED, ENDED_COMPLETED, ENDED_FAILED, KIND_DISPATCHED, KIND_EXPIRED, KIND_NO_NODE, KIND_PUSHED_OUT, REFUSED_BYTES_FULL,
-    REFUSED_QUEUE_FULL, REFUSED_USER_QUEUE_FULL, Core, Decision, Submission, core_cancel, core_drain, core_finish,
-    core_forget_node, core_move, core_requeue, core_submit, level_of, node_changed, pool_changed,
+    ENDED_CANCELLED, ENDED_COMPLETED, ENDED_FAILED, KIND_DISPATCHED, KIND_EXPIRED, KIND_NO_NODE, KIND_PUSHED_OUT,
+    REFUSED_BYTES_FULL, REFUSED_QUEUE_FULL, REFUSED_USER_QUEUE_FULL, Core, Decision, Submission, core_cancel,
+    core_drain, core_finish, core_forget_node, core_move, core_requeue, core_submit, level_of, node_changed,
+    pool_changed,
 )
 from fairlead.core.fairqueue cimport queue_position
 from fairlead.core.flows cimport flow_find, user_find
@@ -20,7 +21,7 @@ from fairlead.core.nodes cimport (
     node_leave_pools, node_refresh, node_remove, node_set_state, nodes_free, nodes_init,
 )
 from fairlead.core.shares cimport (
-    ROOT, VIRTUAL_UNIT as UNIT, Share, level_add, level_remove, queue_free, queue_init,
+    ROOT, VIRTUAL_UNIT as UNIT, Share, level_add, level_configure, level_remove, queue_free, queue_init,
 )
 from fairlead.core.slots cimport NIL, WAITING, slots_find, slots_free, slots_init
 from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint64_t
@@ -36,6 +37,7 @@ DISPATCHED, EXPIRED, NO_NODE, PUSHED_OUT = KIND_DISPATCHED, KIND_EXPIRED, KIND_N
 COMPLETED, CANCELLED, FAILED = ENDED_COMPLETED, ENDED_CANCELLED, ENDED_FAILED
 DOWN, UP, DRAINING = NODE_DOWN, NODE_UP, NODE_DRAINING
 FAIR, FIFO = 0, 1
+ARRIVAL, DEADLINE = 0, 1
 REJECT, PUSH_OUT = 0, 1
 SCORE, SCORE_RAW, LEAST_LOADED, P2C = 0, 1, 2, 3
 
@@ -57,8 +59,9 @@ cdef class Scheduler:
     """See scheduler.pyi."""
 
     def __cinit__(self, *, waiting_max, running_max, waiting_bytes_max=INT64_MAX, flows_max=0, nodes_max=256,
-                  pools_max=64, decisions_max=256, order=FAIR, overflow=REJECT, routing=SCORE, double gpu_weight=0.3,
-                  double queue_weight=0.7, no_node_wait_ns=INT64_MAX, rebase_at=1 << 60, seed=1):
+                  pools_max=64, groups_max=0, decisions_max=256, order=FAIR, within_user=ARRIVAL, overflow=REJECT,
+                  routing=SCORE, double gpu_weight=0.3, double queue_weight=0.7, no_node_wait_ns=INT64_MAX,
+                  rebase_at=1 << 60, seed=1):
         cdef Core *core = &self.core
         cdef int64_t requests, flows
         core.waiting_max = <int32_t> limited("waiting_max", waiting_max, 0, 1 << 24)
@@ -67,6 +70,8 @@ cdef class Scheduler:
         core.no_node_wait_ns = limited("no_node_wait_ns", no_node_wait_ns, 0, INT64_MAX)
         core.decision_max = <int32_t> limited("decisions_max", decisions_max, 1, 1 << 20)
         core.pool_max = <int32_t> limited("pools_max", pools_max, 1, 1 << 12)
+        core.group_max = <int32_t> limited("groups_max", groups_max, 0, 1 << 16)
+        limited("within_user", within_user, ARRIVAL, DEADLINE)
         core.push_out = limited("overflow", overflow, REJECT, PUSH_OUT) == PUSH_OUT
         # One more: whoever gives way holds its slot until drain has said so, and the newcomer has its own by then.
         requests = <int64_t> core.waiting_max + core.running_max + core.push_out
@@ -81,12 +86,13 @@ cdef class Scheduler:
         if not 0.0 <= gpu_weight <= 1e6 or not 0.0 <= queue_weight <= 1e6:
             raise ValueError(f"gpu_weight is {gpu_weight}, queue_weight is {queue_weight}: choose 0..1e6")
         if not self.allocate(requests, flows, nodes_max, order == FIFO, routing, gpu_weight, queue_weight, rebase_at,
-                             seed):
+                             seed, within_user == DEADLINE):
             raise MemoryError(f"no memory for a scheduler of {requests} requests and {flows} flows")
         self.owner = PyThread_get_thread_ident()
 
     cdef bint allocate(self, int64_t requests, int64_t flows, int32_t nodes_max, bint fifo, int32_t routing,
-                       double gpu_weight, double queue_weight, int64_t rebase_at, int64_t seed) noexcept:
+                       double gpu_weight, double queue_weight, int64_t rebase_at, int64_t seed,
+                       bint by_deadline) noexcept:
         cdef Core *core = &self.core
         cdef int32_t table_length = page_table_length(requests)
         core.decisions = <Decision *> core_calloc(core.decision_max, sizeof(Decision))
@@ -99,7 +105,8 @@ cdef class Scheduler:
                 or not pages_init(&core.deadline_pages, requests, 1)
                 or not slots_init(&core.slots, <int32_t> requests)
                 or not nodes_init(&core.nodes, nodes_max, core.pool_max, routing, gpu_weight, queue_weight, seed)
-                or not queue_init(&core.queue, &core.slots, flows, core.pool_max + 1, fifo, rebase_at, core.push_out)):
+                or not queue_init(&core.queue, &core.slots, flows, core.pool_max + core.group_max + 1, fifo,
+                                  rebase_at, core.push_out, by_deadline)):
             return False
         memset(core.deadline_position, 0xff, requests * sizeof(int32_t))
         heap_init(&core.deadlines, &core.deadline_pages, core.deadline_table, table_length, core.deadline_position)
@@ -130,6 +137,23 @@ cdef class Scheduler:
             raise ValueError(f"pool is {pool}: there is no such pool")
         return 0
 
+    cdef int require_group(self, int64_t group) except -1:
+        cdef Core *core = &self.core
+        if (group < core.pool_max or group >= core.pool_max + core.group_max
+                or core.queue.shares[level_of(<int32_t> group)].parent == NIL):
+            raise ValueError(f"group is {group}: there is no such group")
+        return 0
+
+    cdef int require_place(self, int64_t place) except -1:
+        """A pool or group that may have requests of its own."""
+        if place < self.core.pool_max:
+            self.require_pool(place)
+        else:
+            self.require_group(place)
+        if self.core.queue.levels[level_of(<int32_t> place)].strict:
+            raise ValueError(f"{place} is strict: requests go to the groups below it")
+        return 0
+
     # Pools and nodes
 
     def add_pool(self, int64_t now_ns, int64_t weight=1, /):
@@ -140,7 +164,7 @@ cdef class Scheduler:
             pool += 1
         if pool == self.core.pool_max:
             raise ValueError(f"there are {pool} pools already, which is pools_max")
-        level_add(&self.core.queue, level_of(pool), ROOT, <int32_t> weight)
+        level_add(&self.core.queue, level_of(pool), ROOT, <int32_t> weight, 0)
         self.core.down_since[pool] = now_ns
         return pool
 
@@ -149,10 +173,71 @@ cdef class Scheduler:
         self.enter(now_ns)
         self.require_pool(pool)
         share = &self.core.queue.shares[level_of(<int32_t> pool)]
-        if share.waiting > 0 or share.running > 0 or self.core.nodes.members[pool] > 0:
+        if (share.waiting > 0 or share.running > 0 or self.core.nodes.members[pool] > 0
+                or self.core.queue.levels[level_of(<int32_t> pool)].child != NIL):
             raise ValueError(f"pool {pool} has {share.waiting} waiting, {share.running} running, "
-                             f"{self.core.nodes.members[pool]} nodes: it must be empty")
+                             f"{self.core.nodes.members[pool]} nodes, or groups: it must be empty")
         level_remove(&self.core.queue, level_of(<int32_t> pool))
+
+    # Groups
+
+    def add_group(self, int64_t now_ns, int64_t parent, int64_t weight=1, int64_t rank=0, /):
+        cdef int32_t group = self.core.pool_max
+        self.enter(now_ns)
+        limited("weight", weight, 1, WEIGHT_MAX)
+        limited("rank", rank, 0, 1 << 20)
+        if parent < self.core.pool_max:
+            self.require_pool(parent)
+        else:
+            self.require_group(parent)
+        while group < self.core.pool_max + self.core.group_max and (
+                self.core.queue.shares[level_of(group)].parent != NIL):
+            group += 1
+        if group == self.core.pool_max + self.core.group_max:
+            raise ValueError(f"there are {self.core.group_max} groups already, which is groups_max")
+        level_add(&self.core.queue, level_of(group), level_of(<int32_t> parent), <int32_t> weight, <int32_t> rank)
+        return group
+
+    def remove_group(self, int64_t now_ns, int64_t group, /):
+        cdef Share *share
+        self.enter(now_ns)
+        self.require_group(group)
+        share = &self.core.queue.shares[level_of(<int32_t> group)]
+        if share.waiting > 0 or share.running > 0 or self.core.queue.levels[level_of(<int32_t> group)].child != NIL:
+            raise ValueError(f"group {group} has {share.waiting} waiting, {share.running} running, or groups: "
+                             "it must be empty")
+        level_remove(&self.core.queue, level_of(<int32_t> group))
+
+    def set_limits(self, int64_t now_ns, int64_t place, int64_t weight, int64_t running_max, /):
+        self.enter(now_ns)
+        limited("weight", weight, 1, WEIGHT_MAX)
+        limited("running_max", running_max, 0, COST_MAX)
+        if place < self.core.pool_max:
+            self.require_pool(place)
+        else:
+            self.require_group(place)
+        level_configure(&self.core.queue, level_of(<int32_t> place), <int32_t> weight, <int32_t> running_max)
+
+    def set_strict(self, int64_t now_ns, int64_t pool, int64_t promote_after_ns, /):
+        cdef int32_t level
+        self.enter(now_ns)
+        limited("promote_after_ns", promote_after_ns, 0, INT64_MAX)
+        self.require_pool(pool)
+        level = level_of(<int32_t> pool)
+        if self.core.queue.shares[level].waiting > 0 or self.core.queue.shares[level].running > 0:
+            raise ValueError(f"pool {pool} has requests: it must be empty to become strict")
+        self.core.queue.levels[level].strict = True
+        self.core.queue.plain = False
+        self.core.queue.levels[level].promote_ns = promote_after_ns
+
+    def group(self, int64_t group, /):
+        self.require_group(group)
+        cdef int32_t level = level_of(<int32_t> group)
+        cdef Share *share = &self.core.queue.shares[level]
+        return {"waiting": share.waiting, "running": share.running, "weight": share.weight,
+                "virtual_start": share.start, "virtual_time": self.core.queue.levels[level].virtual_time,
+                "eligible": self.core.queue.levels[level].ready.size,
+                "eligible_weight": self.core.queue.levels[level].ready_weight}
 
     def add_node(self, int64_t now_ns, int64_t slots, /):
         self.enter(now_ns)
@@ -234,11 +319,11 @@ cdef class Scheduler:
 
     # Requests
 
-    def submit(self, int64_t now_ns, int64_t pool, uint64_t user, int64_t weight, int64_t cost, int64_t width,
+    def submit(self, int64_t now_ns, int64_t place, uint64_t user, int64_t weight, int64_t cost, int64_t width,
                int64_t size_bytes, int64_t deadline_ns, int64_t user_running_max, int64_t user_waiting_max, /):
         cdef Submission submission
         self.enter(now_ns)
-        self.require_pool(pool)
+        self.require_place(place)
         if not (0 < weight <= 1 << 20 and 0 <= cost < <int64_t> 1 << 31 and 0 < width < 1 << 15
                 and 0 <= size_bytes < <int64_t> 1 << 31 and 0 <= user_running_max < <int64_t> 1 << 31
                 and 0 <= user_waiting_max < <int64_t> 1 << 31):
@@ -250,7 +335,7 @@ cdef class Scheduler:
             limited("user_waiting_max", user_waiting_max, 0, COST_MAX)
         submission.deadline_ns = deadline_ns
         submission.user = user
-        submission.pool = <int32_t> pool
+        submission.place = <int32_t> place
         submission.weight = <int32_t> weight
         submission.cost = <int32_t> cost
         submission.width = <int32_t> width
@@ -284,10 +369,10 @@ cdef class Scheduler:
         self.enter(now_ns)
         return core_requeue(&self.core, handle)
 
-    def move(self, int64_t now_ns, int64_t handle, int64_t pool, /):
+    def move(self, int64_t now_ns, int64_t handle, int64_t place, /):
         self.enter(now_ns)
-        self.require_pool(pool)
-        return core_move(&self.core, handle, <int32_t> pool)
+        self.require_place(place)
+        return core_move(&self.core, handle, <int32_t> place)
 
     # Looking
 
@@ -333,11 +418,11 @@ cdef class Scheduler:
         return {"state": it.state, "slots": it.slots, "running": it.running, "leases": it.leases, "others": it.others,
                 "score": it.score, "chosen": it.chosen}
 
-    def user(self, int64_t pool, uint64_t user, /):
-        self.require_pool(pool)
+    def user(self, int64_t place, uint64_t user, /):
+        self.require_place(place)
         cdef int32_t index = user_find(&self.core.queue, user)
         if index != NIL:
-            index = flow_find(&self.core.queue, index, level_of(<int32_t> pool))
+            index = flow_find(&self.core.queue, index, level_of(<int32_t> place))
         if index == NIL:
             return {}
         cdef Share *share = &self.core.queue.shares[index]

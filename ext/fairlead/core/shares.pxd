@@ -39,7 +39,15 @@ cdef struct Level:         # what a share with children has in addition; same in
     int64_t ready_weight   # of the children in ready
     Heap ready
     Heap idle
+    int64_t promote_ns     # STRICT levels: a request that waited that long may go before higher ranks
+    int32_t pool
+    int32_t running_max    # 0: no limit
+    int32_t child          # levels below it, the one added last first
+    int32_t sibling
+    int32_t rank           # under a STRICT parent: smaller goes first
+    int32_t unpromoted     # STRICT: dispatches since the last that was promoted
     uint8_t open           # pools: some node has room
+    uint8_t strict
 
 cdef struct User:
     uint64_t key
@@ -57,7 +65,7 @@ cdef struct Crowd:         # the waiting room's shares; heaps only where request
     int32_t *position
     Entry **page_tables
     Pages pages
-    int64_t waiting_weight # of all users with waiting requests
+    int64_t waiting_weight  # of all users with waiting requests
     bint active
 
 cdef struct FairQueue:
@@ -75,6 +83,8 @@ cdef struct FairQueue:
     int32_t level_max
     uint32_t table_mask
     bint fifo
+    bint plain             # not fifo, and no level was ever strict: every key is a virtual start
+    bint by_deadline       # within a flow: earliest deadline first
     # changes
     uint64_t sequence      # stamps and places in time
     int64_t waiting_bytes
@@ -86,13 +96,17 @@ cdef struct FairQueue:
     int64_t rebases
 
 cdef bint queue_init(FairQueue *queue, Slots *slots, int64_t flow_max, int32_t level_max, bint fifo,
-                     int64_t rebase_at, bint push_out) noexcept
+                     int64_t rebase_at, bint push_out,
+                     bint by_deadline) noexcept
 cdef void queue_free(FairQueue *queue) noexcept
+cdef int64_t special_key(FairQueue *queue, int32_t index) noexcept nogil
 cdef void rekey(FairQueue *queue, int32_t index) noexcept nogil
 cdef void enter(FairQueue *queue, int32_t index) noexcept nogil
 cdef void leave(FairQueue *queue, int32_t index) noexcept nogil
 cdef void user_refresh(FairQueue *queue, int32_t user) noexcept nogil
-cdef void level_add(FairQueue *queue, int32_t level, int32_t parent, int32_t weight) noexcept nogil
+cdef void level_add(FairQueue *queue, int32_t level, int32_t parent, int32_t weight, int32_t rank) noexcept nogil
+cdef void level_configure(FairQueue *queue, int32_t level, int32_t weight, int32_t running_max) noexcept nogil
+cdef void levels_refresh(FairQueue *queue, int32_t level) noexcept nogil
 cdef void level_remove(FairQueue *queue, int32_t level) noexcept nogil
 cdef void level_set_open(FairQueue *queue, int32_t level, bint is_open) noexcept nogil
 
@@ -111,12 +125,13 @@ cdef inline bint flow_is_eligible(FairQueue *queue, Share *share) noexcept nogil
     cdef User *user = &queue.users[share.user]
     return share.waiting > 0 and (user.running_max == 0 or user.running < user.running_max)
 
-cdef inline bint level_is_eligible(Level *level) noexcept nogil:
-    return level.ready.size > 0 and level.open
+cdef inline bint level_is_eligible(FairQueue *queue, int32_t index) noexcept nogil:
+    cdef Level *level = &queue.levels[index]
+    return (level.ready.size > 0 and level.open
+            and (level.running_max == 0 or queue.shares[index].running < level.running_max))
 
 cdef inline int64_t ready_key(FairQueue *queue, int32_t index) noexcept nogil:
-    if not queue.fifo:
+    # Unless fifo or strict, in which case it is looked up.
+    if queue.plain or (index >= queue.level_max and not queue.fifo):
         return queue.shares[index].start
-    if index < queue.level_max:
-        return heap_top(&queue.levels[index].ready).key
-    return <int64_t> queue.slots.requests[queue.shares[index].head].order
+    return special_key(queue, index)

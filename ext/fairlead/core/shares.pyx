@@ -12,7 +12,7 @@ States of a share, and what holds in each:
 
 from fairlead.core.crowd cimport crowd_free, crowd_init
 from fairlead.core.heap cimport (
-    Entry, heap_init, heap_push, heap_remove, heap_update, page_table_length, pages_free, pages_init,
+    Entry, heap_init, heap_push, heap_remove, heap_top, heap_update, page_table_length, pages_free, pages_init,
 )
 from fairlead.core.memory cimport CHECK, core_calloc, core_free
 from fairlead.core.slots cimport NIL, Slots
@@ -21,7 +21,8 @@ from libc.string cimport memset
 
 
 cdef bint queue_init(FairQueue *queue, Slots *slots, int64_t flow_max, int32_t level_max, bint fifo,
-                     int64_t rebase_at, bint push_out) noexcept:
+                     int64_t rebase_at, bint push_out,
+                     bint by_deadline) noexcept:
     """False: no memory; queue_free takes what there is."""
     cdef int64_t share_max = level_max + flow_max
     cdef int64_t i, table_size = 16
@@ -46,10 +47,12 @@ cdef bint queue_init(FairQueue *queue, Slots *slots, int64_t flow_max, int32_t l
     queue.level_max = level_max
     queue.table_mask = <uint32_t> (table_size - 1)
     queue.fifo = fifo
+    queue.plain = not fifo
+    queue.by_deadline = by_deadline
     queue.rebase_at = rebase_at
     memset(queue.position, 0xff, share_max * sizeof(int32_t))
     for i in range(level_max):
-        queue.shares[i].parent = NIL
+        queue.shares[i].parent = queue.levels[i].child = NIL
         heap_init(&queue.levels[i].ready, &queue.pages, &queue.page_tables[2 * i * page_max], page_max, queue.position)
         heap_init(&queue.levels[i].idle, &queue.pages, &queue.page_tables[(2 * i + 1) * page_max], page_max,
                   queue.position)
@@ -74,6 +77,17 @@ cdef void queue_free(FairQueue *queue) noexcept:
     core_free(queue.page_tables)
     pages_free(&queue.pages)
     crowd_free(queue)
+
+
+cdef int64_t special_key(FairQueue *queue, int32_t index) noexcept nogil:
+    """ready_key where it may be a rank or a place in time."""
+    if index < queue.level_max and queue.levels[queue.shares[index].parent].strict:
+        return queue.levels[index].rank
+    if not queue.fifo:
+        return queue.shares[index].start
+    while index < queue.level_max:  # ends: the tree has at most level_max levels
+        index = heap_top(&queue.levels[index].ready).item
+    return <int64_t> queue.slots.requests[queue.shares[index].head].order
 
 
 cdef void rekey(FairQueue *queue, int32_t index) noexcept nogil:
@@ -107,7 +121,7 @@ cdef void enter(FairQueue *queue, int32_t index) noexcept nogil:
     if queue.shares[parent].where == READY:
         if queue.fifo:
             rekey(queue, parent)
-    elif level_is_eligible(level):
+    elif level_is_eligible(queue, parent):
         enter(queue, parent)
 
 
@@ -143,22 +157,57 @@ cdef void user_refresh(FairQueue *queue, int32_t user) noexcept nogil:
         index = share.user_next
 
 
-cdef void level_add(FairQueue *queue, int32_t level, int32_t parent, int32_t weight) noexcept nogil:
+cdef void level_add(FairQueue *queue, int32_t level, int32_t parent, int32_t weight, int32_t rank) noexcept nogil:
+    """A pool under the root, which opens with its nodes, or a group under a pool or a group, which is always open."""
     cdef Share *share = &queue.shares[level]
+    cdef Level *it = &queue.levels[level]
     CHECK(share.parent == NIL and share.waiting == 0 and share.running == 0)
     share.parent = parent
     share.weight = weight
     share.start = queue.levels[parent].virtual_time
     share.stamp = 0
     share.where = NOWHERE
-    queue.levels[level].virtual_time = 0
-    queue.levels[level].open = False
+    it.virtual_time = 0
+    it.running_max = it.unpromoted = 0
+    it.rank = rank
+    it.strict = False
+    it.open = parent != ROOT
+    it.pool = level - 1 if parent == ROOT else queue.levels[parent].pool
+    it.sibling = queue.levels[parent].child
+    queue.levels[parent].child = level
+
+
+cdef void level_configure(FairQueue *queue, int32_t level, int32_t weight, int32_t running_max) noexcept nogil:
+    cdef Share *share = &queue.shares[level]
+    if share.where == READY:
+        queue.levels[share.parent].ready_weight += weight - share.weight
+    share.weight = weight
+    queue.levels[level].running_max = running_max
+    if share.where == READY:
+        if not level_is_eligible(queue, level):
+            leave(queue, level)
+    elif level_is_eligible(queue, level):
+        enter(queue, level)
+
+
+cdef void levels_refresh(FairQueue *queue, int32_t level) noexcept nogil:
+    """Less runs below a level: it and those above may be below their limits again."""
+    while level != ROOT:
+        if queue.levels[level].running_max != 0 and queue.shares[level].where != READY:
+            if level_is_eligible(queue, level):
+                enter(queue, level)
+        level = queue.shares[level].parent
 
 
 cdef void level_remove(FairQueue *queue, int32_t level) noexcept nogil:
     """Only of a level with nothing waiting or running, which therefore has no flows either."""
     CHECK(queue.shares[level].waiting == 0 and queue.shares[level].running == 0)
     CHECK(queue.shares[level].where == NOWHERE and queue.levels[level].idle.size == 0)
+    CHECK(queue.levels[level].child == NIL)
+    cdef int32_t *link = &queue.levels[queue.shares[level].parent].child
+    while link[0] != level:
+        link = &queue.levels[link[0]].sibling
+    link[0] = queue.levels[level].sibling
     queue.shares[level].parent = NIL
 
 
@@ -169,5 +218,5 @@ cdef void level_set_open(FairQueue *queue, int32_t level, bint is_open) noexcept
     it.open = is_open
     if queue.shares[level].where == READY:
         leave(queue, level)
-    elif level_is_eligible(it):
+    elif level_is_eligible(queue, level):
         enter(queue, level)

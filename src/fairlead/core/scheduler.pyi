@@ -62,6 +62,10 @@ DRAINING: Final[int]  # 2
 FAIR: Final[int]  # 0: start-time fair queueing: smallest virtual start, then smallest stamp
 FIFO: Final[int]  # 1: oldest request
 
+# Order within one user's queue
+ARRIVAL: Final[int]  # 0: place in time
+DEADLINE: Final[int]  # 1: earliest deadline first, then place in time
+
 # What happens when the waiting room is full
 REJECT: Final[int]  # 0: the newcomer is refused
 PUSH_OUT: Final[int]  # 1: a newcomer of a user below its share of the room is let in, and others give way
@@ -96,8 +100,10 @@ class Scheduler:
         flows_max: int = 0,
         nodes_max: int = 256,
         pools_max: int = 64,
+        groups_max: int = 0,
         decisions_max: int = 256,
         order: int = ...,
+        within_user: int = ...,
         overflow: int = ...,
         routing: int = ...,
         gpu_weight: float = 0.3,
@@ -113,6 +119,30 @@ class Scheduler:
 
     def remove_pool(self, now_ns: int, pool: int, /) -> None:
         """Forget a pool. Raises ValueError while requests wait or run in it or a node belongs to it."""
+
+    # Groups: tiers and teams ----------------------------------------------------------------------
+    # A tree below each pool. A *place* is a pool or a group: users that are submitted to it compete there with its
+    # groups, by weight, on equal terms. A group's share of its parent is its own, whatever the number of its users.
+
+    def add_group(self, now_ns: int, parent: int, weight: int = 1, rank: int = 0, /) -> int:
+        """A new group's number (pools_max and up), under a pool or group. rank (smaller first) counts only under a
+        strict pool. Raises ValueError when groups_max exist."""
+
+    def remove_group(self, now_ns: int, group: int, /) -> None:
+        """Forget a group. Raises ValueError while requests wait or run in it or it has groups."""
+
+    def set_limits(self, now_ns: int, place: int, weight: int, running_max: int, /) -> None:
+        """The weight of a pool or group among its siblings, and how many of its requests may run (0: no limit)."""
+
+    def set_strict(self, now_ns: int, pool: int, promote_after_ns: int, /) -> None:
+        """Serve this pool's groups by rank instead of weight: the smallest first. Of four dispatches at most one goes
+        to another group, the one whose next request is the oldest of those that wait for promote_after_ns (counted as
+        for no_node_wait_ns; NEVER: no such exception). Requests then go to its groups only. Raises ValueError while
+        it has requests."""
+
+    def group(self, group: int, /) -> dict[str, int]:
+        """waiting, running, weight, virtual_start, virtual_time, eligible (users and groups below it that are),
+        eligible_weight."""
 
     def add_node(self, now_ns: int, slots: int, /) -> int:
         """A new node's handle (generation << 32 | index), DOWN, in no pool. ValueError when nodes_max exist."""
@@ -135,7 +165,7 @@ class Scheduler:
     def submit(
         self,
         now_ns: int,
-        pool: int,
+        place: int,
         user: int,
         weight: int,
         cost: int,
@@ -156,8 +186,8 @@ class Scheduler:
         is below its limit) is never refused, except with QUEUE_FULL when requests that came back from nodes have
         filled the table. With PUSH_OUT it is not refused with QUEUE_FULL either while fewer requests of its user wait
         (in all pools) than the user's share: waiting_max * weight / (weights of all users with waiting requests,
-        with its own), nor with BYTES_FULL while it fits into the same share of waiting_bytes_max. Then the newest
-        waiting request of the user with the largest waiting / weight (bytes / weight) gives way, as often as
+        with its own), nor with BYTES_FULL while it fits into the same share of waiting_bytes_max. Then the last
+        request in the queue of the user with the largest waiting / weight (bytes / weight) gives way, as often as
         needed; ties: the user that came to the table last. Drain reports it as PUSHED_OUT and must be called before
         the next submit, or that may be refused for want of a slot. Refusals are checked in the order USER_QUEUE_FULL, QUEUE_FULL,
         BYTES_FULL.
@@ -184,17 +214,18 @@ class Scheduler:
         between users its place in time counts.
         Its last two nodes are avoided while another has a free slot. Waiting limits do not apply to it."""
 
-    def move(self, now_ns: int, handle: int, pool: int, /) -> bool:
-        """Put a waiting request into another pool, at its place in time within its user's queue there. A
-        counter that is made for it starts as far from the new pool's virtual time as it was from the old's."""
+    def move(self, now_ns: int, handle: int, place: int, /) -> bool:
+        """Put a waiting request into another pool or group, at its place in time within its user's queue there. A
+        counter that is made for it starts as far from the new place's virtual time as it was from the old's."""
 
     # Looking -------------------------------------------------------------------------------------
     def next_deadline_ns(self) -> int:
         """When drain next has an expiry to report; NEVER when nothing waits for one."""
 
     def position(self, handle: int, /) -> int:
-        """Place in line told to a client: min(all waiting in the pool, ceil(k * eligible weight / weight)),
-        k = 1, 2, ... within its user's queue. 0: not waiting."""
+        """Place in line told to a client: k = 1, 2, ... within its user's queue; then for its user, and for each group
+        above it up to the pool: k = min(all waiting at that level, ceil(k * eligible weight / weight)), or under a
+        strict pool k + all that wait in groups of smaller rank. 0: not waiting."""
 
     def counters(self) -> dict[str, int]:
         """received, refused, refused_queue_full, refused_user_queue_full, refused_bytes_full, pushed_out, dispatched,
@@ -209,8 +240,8 @@ class Scheduler:
         """state, slots, running (slots occupied), leases, others, score (1e-9, or raw points), chosen (order of last
         choice). Empty: stale handle."""
 
-    def user(self, pool: int, user: int, /) -> dict[str, int]:
-        """waiting, running, virtual_start, weight of the user in this pool. Empty: it has no counter there."""
+    def user(self, place: int, user: int, /) -> dict[str, int]:
+        """waiting, running, virtual_start, weight of the user in this pool or group. Empty: it has no counter there."""
 
     def check(self) -> None:
         """Raise AssertionError naming the first broken invariant. O(size); for tests and /api/invariants."""
