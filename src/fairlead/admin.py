@@ -126,7 +126,17 @@ class Admin:
 
 
 # received = the sum of these, at any time.
-LEDGER: Final = ("refused", "expired", "no_node", "cancelled", "failed", "completed", "waiting", "running")
+LEDGER: Final = (
+    "refused",
+    "pushed_out",
+    "expired",
+    "no_node",
+    "cancelled",
+    "failed",
+    "completed",
+    "waiting",
+    "running",
+)
 
 
 def _average_ms(total_ns: int, count: int) -> float:

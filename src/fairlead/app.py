@@ -23,7 +23,8 @@ from fairlead.nodes import Registry
 
 log = logging.getLogger(__name__)
 
-ORDERS: Final = {"fifo": core.FIFO, "round_robin": core.FAIR, "wfq": core.FAIR}
+ORDERS: Final = {"fifo": core.FIFO, "round_robin": core.FAIR, "wfq": core.FAIR, "token_wfq": core.FAIR}
+OVERFLOWS: Final = {"reject": core.REJECT, "push_out": core.PUSH_OUT}
 ROUTINGS: Final = {
     "score": core.SCORE,
     "score_raw": core.SCORE_RAW,
@@ -131,10 +132,11 @@ def make_driver(config: Config, loop: asyncio.AbstractEventLoop, clock: Clock, s
         nodes_max=NODES_MAX,
         pools_max=POOLS_MAX,
         order=ORDERS[queue.policy],
+        overflow=OVERFLOWS[queue.overflow],
         routing=ROUTINGS[routing.policy],
         gpu_weight=routing.gpu_weight,
         queue_weight=routing.queue_weight,
         no_node_wait_ns=queue.no_node_wait_ns,
         seed=1 if seed is None else seed,
     )
-    return Driver(loop, scheduler, clock, requests_max=queue.max_waiting + running_max, seed=seed)
+    return Driver(loop, scheduler, clock, requests_max=queue.max_waiting + running_max + 1, seed=seed)

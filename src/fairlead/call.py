@@ -28,11 +28,12 @@ from typing import Any, Final, Protocol
 
 from fairlead import headers
 from fairlead.config import TimeoutsConfig
-from fairlead.core.scheduler import CANCELLED, COMPLETED, FAILED, NO_NODE
+from fairlead.core.scheduler import CANCELLED, COMPLETED, FAILED, NO_NODE, PUSHED_OUT
 from fairlead.driver import Driver, Ticket
 from fairlead.errors import ApiError
 from fairlead.headers import HeaderList, NodeHead
 from fairlead.metrics import Meter
+from fairlead.policy import Bill
 from fairlead.upstream import Exchange, Link, Lost, Pool, request_head
 
 REQUEUES_MAX: Final = 2
@@ -101,6 +102,7 @@ class Outgoing:
 class Call(Ticket, Exchange):
     __slots__ = (  # noqa: RUF023  in groups by who sets them
         # set once
+        "bill",
         "carrier",
         "cost",
         "deadline_ns",
@@ -143,6 +145,7 @@ class Call(Ticket, Exchange):
         self.surroundings = surroundings
         self.carrier = carrier
         self.outgoing = outgoing
+        self.bill: Bill | None = None  # under token_wfq only
         self.entered_ns = self.queued_ns = entered_ns
         self.total_deadline_ns = 0
         self.never_wait = False
@@ -168,7 +171,7 @@ class Call(Ticket, Exchange):
         """Nobody waits for the answer any more: leave the queue, or stop the node, now."""
         if self.state is not State.DONE:
             self.abort()
-            self._end(CANCELLED, self.cost)
+            self._end(CANCELLED)
 
     def pause(self) -> None:
         """The client reads slower than the node writes."""
@@ -192,7 +195,7 @@ class Call(Ticket, Exchange):
     def withdraw(self, why: str) -> None:
         """The router takes it out of the queue; whoever calls this tells the client. why: see Meter.withdrawn."""
         self.surroundings.meter.withdrawn[why] += 1
-        self._end(CANCELLED, 0)
+        self._end(CANCELLED)
 
     # The queue's side ----------------------------------------------------------------------------
 
@@ -206,14 +209,17 @@ class Call(Ticket, Exchange):
             surroundings.meter.dispatch(now_ns, self.waited_ns)
         surroundings.driver.set_timer(self, self._due_ns())
         pool = self.node.pool
-        head = request_head(pool.endpoint, "POST", outgoing.target, outgoing.headers, len(outgoing.body))
-        pool.send(head, outgoing.body, self)
+        body = outgoing.body if self.bill is None else self.bill.request_body(outgoing.body)
+        pool.send(request_head(pool.endpoint, "POST", outgoing.target, outgoing.headers, len(body)), body, self)
 
     def on_expire(self, kind: int, now_ns: int) -> None:
         self.state = State.DONE
         waited_ms = (now_ns - self.entered_ns) // 1_000_000
         if kind == NO_NODE:
             error = self.no_node(f"no node that serves the model has been usable for {waited_ms} ms: try again later")
+        elif kind == PUSHED_OUT:
+            self.surroundings.meter.refuse(now_ns)
+            error = self._pushed_out(waited_ms)
         else:
             self.surroundings.meter.expire(now_ns)
             limit_ms = (self.deadline_ns - self.entered_ns) // 1_000_000
@@ -225,6 +231,15 @@ class Call(Ticket, Exchange):
                 extra={"waited_ms": waited_ms},
             )
         self.carrier.fail(error)
+
+    def _pushed_out(self, waited_ms: int) -> ApiError:
+        message = (
+            f"the queue is full, and after {waited_ms} ms this request gave way to a user who has less than its share"
+            " of it, because this user has more: try again later, or send fewer requests at once"
+        )
+        retry_ms = self.surroundings.driver.retry_after_ms(self.pool, max(self.position, 1))
+        told = headers.retry_headers(retry_ms) | headers.place_headers(self.position, self.estimate_s)
+        return ApiError("queue_pushed_out", message, headers=told, extra={"waited_ms": waited_ms})
 
     def on_broken(self) -> None:
         self.abort()
@@ -256,7 +271,7 @@ class Call(Ticket, Exchange):
         if now_ns >= self.total_deadline_ns:
             spent_ms = (now_ns - self.entered_ns) // 1_000_000
             error = ApiError("total_timeout", f"the request took longer than it may: {spent_ms} ms")
-            self._fail(error, cost=self.cost if self.state >= State.SENT else 0)  # its node has worked for it
+            self._fail(error, charged=self.state >= State.SENT)  # its node has worked for it
         elif self.state is State.STREAMING:
             idle_ms = (now_ns - self.last_byte_ns) // 1_000_000
             self._fail(ApiError("idle_timeout", f"the node's answer stood still for {idle_ms} ms"))
@@ -280,6 +295,9 @@ class Call(Ticket, Exchange):
         else:
             self.status, self.node_head = status, head
             self.outgoing.body = b""
+            if self.bill is not None:
+                has_length = any(name == "Content-Length" for name, _ in head.headers)
+                self.bill.on_head(status, head.event_stream, has_length)
 
     def _refuse_answer(self, message: str) -> None:
         self.abort()
@@ -289,14 +307,20 @@ class Call(Ticket, Exchange):
         self.last_byte_ns = self.surroundings.driver.now_ns()
         if self.state is not State.STREAMING:
             self._commit()
-        self.whole_event = data.endswith((b"\n\n", b"\r\n\r\n"))
-        self.carrier.body(data)
+        self._relay(data if self.bill is None else self.bill.feed(data))
+
+    def _relay(self, data: bytes) -> None:
+        if data:
+            self.whole_event = data.endswith((b"\n\n", b"\r\n\r\n"))
+            self.carrier.body(data)
 
     def on_end(self) -> None:
         if self.state is not State.STREAMING:
             self.last_byte_ns = self.surroundings.driver.now_ns()
             self._commit()
-        self._end(COMPLETED, self.cost)
+        if self.bill is not None:
+            self._relay(self.bill.rest())
+        self._end(COMPLETED)
         self.carrier.end()
 
     def on_lost(self, reason: Lost) -> None:
@@ -344,10 +368,10 @@ class Call(Ticket, Exchange):
             ours |= headers.retry_headers(surroundings.driver.retry_after_ms(self.pool, 1))
         self.carrier.head(self.status, [*head.headers, *ours.items()])
 
-    def _fail(self, error: ApiError, cost: int | None = None) -> None:
-        """End with an error. What failed before the client had a byte is not charged, unless a cost is given."""
+    def _fail(self, error: ApiError, charged: bool = False) -> None:
+        """End with an error. What failed before the client had a byte is not charged, unless it is to be."""
         was = self.state
-        self._end(FAILED, cost if cost is not None else self.cost if was is State.STREAMING else 0)
+        self._end(FAILED, charged or was is State.STREAMING)
         self._tell(was, error)
 
     def _tell(self, was: State, error: ApiError) -> None:
@@ -364,7 +388,7 @@ class Call(Ticket, Exchange):
         name = b"event: error\n" if path.startswith("/v1/messages") else b""
         return (b"" if self.whole_event else b"\n\n") + name + b"data: " + error.body(path) + b"\n\n"
 
-    def _end(self, outcome: int, cost: int) -> None:
+    def _end(self, outcome: int, charged: bool = True) -> None:
         """Leave the queue or give the lease back: the one place where a call that did not expire ends."""
         was, self.state = self.state, State.DONE
         driver, now_ns = self.surroundings.driver, self.surroundings.driver.now_ns()
@@ -372,4 +396,15 @@ class Call(Ticket, Exchange):
             driver.cancel(self)
             return
         self.surroundings.meter.finish(now_ns, now_ns - self.dispatched_ns, now_ns - self.entered_ns)
-        driver.finish(self, outcome, cost)
+        driver.finish(self, outcome, self._price(outcome, was) if charged else 0)
+
+    def _price(self, outcome: int, was: State) -> int:
+        """What it is charged: sequences, or the tokens it was; a node that never saw it has made none."""
+        bill = self.bill
+        if bill is None:
+            return self.cost
+        if was is State.CONNECTING:
+            return 0
+        price = bill.settle(outcome == COMPLETED)
+        self.surroundings.meter.priced[bill.by] += 1
+        return price

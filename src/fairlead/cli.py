@@ -51,6 +51,9 @@ def as_configured(kind_name: str) -> Callable[[str], Any]:
 LISTEN: Final = as_configured("ADDRESS")
 ADMIN: Final = as_configured("ADMIN_ADDRESS")
 SPAN: Final = as_configured("GRACE")
+COUNTED: Final = click.IntRange(1, 2**16)
+POSITIVE: Final = click.FloatRange(0, 1e6, min_open=True)
+NOT_NEGATIVE: Final = click.FloatRange(0, 1e6)
 
 run_for = click.option("--for", "span_ns", type=SPAN, metavar="DURATION", help="End by itself after this time.")
 
@@ -214,6 +217,51 @@ def mock_node(
     )
     seconds = None if span_ns is None else span_ns / 1e9
     return serving.run(lambda signals: serving.mock_node(signals, settings, port, seconds))
+
+
+@fairlead.command()
+@click.option("--trace", type=click.Path(path_type=Path), help="CSV or JSONL: arrival, input and output tokens, user.")
+@click.option("--synthetic", metavar="MIX", help="light:0.5/s:256:256,heavy:3/s:256:256[:even][:on=S:off=S]")
+@click.option("--duration", "duration_s", type=POSITIVE, default=600.0, show_default=True, help="Of a mix, s.")
+@click.option("--scale", type=POSITIVE, default=1.0, show_default=True, help="Times the trace's rate.")
+@click.option("--compare", "policies", metavar="POLICIES", default="wfq", help="Of fifo,round_robin,wfq,token_wfq.")
+@click.option("--weights", default="", metavar="alice=3,bob=1", help="Whole numbers; others have 1.")
+@click.option("--nodes", type=COUNTED, default=1, show_default=True)
+@click.option("--slots", type=COUNTED, default=23, show_default=True, help="Requests at once, per node.")
+@click.option("--ttft-ms", type=NOT_NEGATIVE, default=0.0, show_default=True, help="To the first token.")
+@click.option("--token-ms", type=NOT_NEGATIVE, default=45.1, show_default=True, help="Per output token.")
+@click.option("--batch-slope", type=NOT_NEGATIVE, default=0.0, help="Token time more per neighbour, as a part.")
+@click.option("--fixed-service-s", type=NOT_NEGATIVE, default=0.0, help="Every request takes this.")
+@click.option("--mtbf-s", type=NOT_NEGATIVE, default=0.0, help="Nodes fail after this on average. 0: never.")
+@click.option("--mttr-s", type=POSITIVE, default=30.0, show_default=True, help="And are back after this.")
+@click.option("--queue-limit", type=click.IntRange(0, 2**24), default=0, help="Requests that may wait. 0: all.")
+@click.option("--timeout-s", type=NOT_NEGATIVE, default=0.0, help="Longest wait. 0: any.")
+@click.option("--price-input", type=click.IntRange(0, 4), default=1, show_default=True)
+@click.option("--price-output", type=click.IntRange(0, 4), default=2, show_default=True)
+@click.option("--zipf-users", type=COUNTED, default=100, show_default=True, help="Where the trace has no users.")
+@click.option("--seed", type=int, default=1, show_default=True)
+@click.option("--json", "json_path", metavar="FILE", help="Write the result; - is standard output.")
+@click.option("--plot", "plot_path", type=click.Path(path_type=Path), help="A picture, .png or .svg.")
+@click.pass_context
+def simulate(context: click.Context, /, **options: Any) -> int:
+    """Replay requests through the scheduler in virtual time: who waits how long?
+
+    \b
+    Example:
+      fairlead simulate --trace arena.csv --compare fifo,wfq,token_wfq --plot out.png
+    """
+    if (options["trace"] is None) == (options["synthetic"] is None):
+        raise click.UsageError("give --trace FILE or --synthetic MIX, one of the two", context)
+
+    from fairlead.errors import ConfigError
+    from fairlead.simulate_run import simulate_and_report
+
+    try:
+        return simulate_and_report(options, click.echo)
+    except ConfigError as error:
+        raise BadConfig(str(error)) from None
+    except OSError as error:
+        raise click.ClickException(f"{error.filename}: {error.strerror}: choose another place to write to") from None
 
 
 def _was_given(context: click.Context, name: str) -> bool:

@@ -54,10 +54,14 @@ class NodeConfig:
 
 @dataclass(frozen=True, slots=True)
 class QueueConfig:
+    """prices: of a token, by config_schema.PRICES; only policy token_wfq looks at them."""
+
     policy: str
+    prices: Mapping[str, float]
     max_waiting: int
     max_waiting_per_user: int
     max_bytes: int
+    overflow: str
     timeout_ns: int
     no_node_wait_ns: int
 

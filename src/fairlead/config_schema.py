@@ -21,7 +21,9 @@ T = TypeVar("T")
 Address = tuple[str, int]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-POLICIES: Final = ("fifo", "round_robin", "wfq")
+POLICIES: Final = ("fifo", "round_robin", "wfq", "token_wfq")
+OVERFLOWS: Final = ("reject", "push_out")
+PRICES: Final = ("input", "output", "cached_input")
 ROUTINGS: Final = ("score", "score_raw", "least_loaded", "p2c")
 ENGINES: Final = ("vllm", "sglang", "llamacpp", "ollama", "openai")
 LEVELS: Final = ("debug", "info", "warning", "error")
@@ -32,6 +34,7 @@ _SIZE: Final = re.compile(r"([0-9]+)(KiB|MiB|GiB)?")
 _DURATION_UNITS: Final = {"ms": MILLISECOND_NS, "s": SECOND_NS, "m": 60 * SECOND_NS, "h": 3600 * SECOND_NS}
 _SIZE_UNITS: Final = {None: 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _FRACTION: Final = re.compile(r"[0-9]{1,4}(\.[0-9]{1,9})?")
+_PRICE: Final = re.compile(r"[0-9]{1,4}(\.[0-9]{1,3})?")
 _HOST: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}")
 _PATH: Final = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 _NODE_NAME: Final = re.compile(r"[A-Za-z0-9._:\[\]-]{1,128}")
@@ -132,6 +135,26 @@ def _fraction(text: str) -> float:
     return float(text)
 
 
+def _price(text: str) -> float:
+    if not _PRICE.fullmatch(text) or float(text) > 1000:
+        raise ValueError
+    return float(text)
+
+
+def _prices(text: str) -> dict[str, float]:
+    """The prices as the table of keys writes them: {NAME: PRICE, ...}."""
+    pairs = (pair.split(": ") for pair in text.strip("{}").split(", "))
+    return {name: _price(price) for name, price in pairs}
+
+
+class PricesKind(Kind[dict[str, float]]):
+    """A mapping of three prices; what it leaves out is the default's."""
+
+    def read(self, value: Value) -> dict[str, float]:
+        given = {name: PRICE.read(price) for name, price in value.mapping(PRICES).items()}
+        return self.parse(PRICES_DEFAULT) | given
+
+
 def _host(text: str) -> str:
     """A name or an IPv4 address, or an IPv6 address without its brackets."""
     if ":" in text:
@@ -205,6 +228,9 @@ NODE_NAME: Final = matching(_NODE_NAME, "1..128 letters, digits and . _ : - [ ]"
 API_KEY: Final = matching(_API_KEY, "1..4096 printable ASCII characters without blanks, or leave it empty", secret=True)
 HEADER_NAME: Final = matching(_HEADER_NAME, "the name of a header: 1..64 letters, digits and -")
 FRACTION: Final = Kind("a number 0..1", _fraction)
+PRICE: Final = Kind("a number 0..1000 with at most 3 decimals", _price)
+PRICES_DEFAULT: Final = "{input: 1, output: 2, cached_input: 1}"
+TOKEN_PRICES: Final = PricesKind(f"{', '.join(PRICES)}, each {PRICE.allowed}", _prices)
 TIME: Final = duration("1ms", "24h")
 GRACE: Final = duration("0s", "24h")
 
@@ -233,15 +259,19 @@ NODE: Final[dict[str, Key]] = {
     "paths": Key(EXTRA_PATH, "[]", "list of further inference paths to relay to it"),
 }
 USER: Final[dict[str, Key]] = {
-    "weight": Key(integer(1, 10_000), "1", "share of the nodes relative to other users (policy wfq)"),
+    "weight": Key(integer(1, 10_000), "1", "share of the nodes relative to other users (policy wfq, token_wfq)"),
     "max_in_flight": Key(integer(0, 1_000_000), "0", "requests that may run at once (0: no limit)"),
 }
 SECTIONS: Final[dict[str, dict[str, Key]]] = {
     "queue": {
         "policy": Key(choice(*POLICIES), "wfq", "who is next"),
+        "prices": Key(TOKEN_PRICES, PRICES_DEFAULT, "what a token costs (policy token_wfq)"),
         "max_waiting": Key(integer(0, 1_000_000), "1000", "requests that may wait, of all users"),
         "max_waiting_per_user": Key(integer(0, 1_000_000), "500", "requests of one user that may wait (0: no limit)"),
         "max_bytes": Key(size("64KiB", "1024GiB"), "256MiB", "bodies of waiting requests together"),
+        "overflow": Key(
+            choice(*OVERFLOWS), "push_out", "when full: a user below its share pushes others out, or nobody gets in"
+        ),
         "timeout": Key(TIME, "60s", "longest wait in the queue"),
         "no_node_wait": Key(GRACE, "10s", "longest wait while no node of the model is usable"),
     },

@@ -55,7 +55,7 @@ class Ticket:
         raise NotImplementedError
 
     def on_expire(self, kind: int, now_ns: int) -> None:
-        """EXPIRED or NO_NODE: it has left the queue."""
+        """EXPIRED, NO_NODE or PUSHED_OUT: it has left the queue."""
         raise NotImplementedError
 
     def on_timer(self, now_ns: int) -> int:

@@ -26,6 +26,7 @@ CODES: Final[dict[str, tuple[int, str]]] = {
     "request_timeout": (408, "timeout_error"),
     "request_too_large": (413, "invalid_request_error"),
     "queue_full": (429, "requests"),
+    "queue_pushed_out": (429, "requests"),
     "user_queue_full": (429, "requests"),
     "internal_error": (500, "server_error"),
     "upstream_error": (502, "server_error"),

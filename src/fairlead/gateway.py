@@ -15,7 +15,7 @@ from typing import Final, Protocol
 from fairlead import headers, policy
 from fairlead.call import Call, Carrier, Nodes, Outgoing, State, Surroundings
 from fairlead.config import Config
-from fairlead.core.scheduler import BYTES_FULL, USER_QUEUE_FULL
+from fairlead.core.scheduler import BYTES_FULL, NEVER_WAIT, USER_QUEUE_FULL
 from fairlead.driver import Driver
 from fairlead.errors import ApiError
 from fairlead.identity import Identity
@@ -57,6 +57,8 @@ class Gateway:
         self._nodes = nodes
         self._meter = meter
         self._identity = Identity(config)
+        by_token = config.queue.policy == policy.TOKEN_POLICY
+        self._prices = policy.TokenPrices(config.queue.prices) if by_token else None
         self._surroundings = Surroundings(driver, nodes, meter, config.timeouts)
 
     def begin(self, request: InboundRequest, carrier: Carrier) -> Call:
@@ -125,7 +127,8 @@ class Gateway:
         if not _QUERY.fullmatch(request.query):
             raise ApiError("invalid_value", "the query string must be visible ASCII: percent-encode it")
         content_type = request.headers.get("Content-Type", "")
-        facts = inspect(request.path, content_type, request.body, config.limits.width)
+        by_token = self._prices is not None
+        facts = inspect(request.path, content_type, request.body, config.limits.width, count_text=by_token)
         pool = self._nodes.pool_of(facts.model)
         if pool is None:
             raise self._unknown(facts.model)
@@ -137,13 +140,17 @@ class Gateway:
         call.pool = pool
         call.user = user.key
         call.weight, call.cost = policy.core_numbers(config.queue.policy, user, facts)
+        if self._prices is not None:
+            call.bill = self._prices.bill(user.key, facts)
+            call.cost = call.bill.estimate
         call.width = facts.width
         call.size_bytes = facts.size_bytes
         call.deadline_ns = deadline_ns
         call.total_deadline_ns = total_deadline_ns
         call.never_wait = never_wait
         call.running_max = user.running_max
-        call.waiting_max = user.waiting_max
+        # Who may not wait must not push out those who do.
+        call.waiting_max = NEVER_WAIT if never_wait else user.waiting_max
         return call
 
     def _unknown(self, model: str) -> ApiError:

@@ -45,6 +45,11 @@ INFERENCE_PATHS: Final = JSON_PATHS | {FORM_PATH}
 
 MODEL_MAX: Final = 256
 TOKENS_MAX: Final = 2**31 - 1
+# Members that hold what a model reads. Of parts that are objects only these are looked into: no image, no audio.
+_TEXT_KEYS: Final = ("messages", "prompt", "input", "system", "instructions", "query", "documents", "text_1", "text_2")
+_PART_KEYS: Final = ("content", "text")
+_PART_DEPTH_MAX: Final = 6  # messages > message > content > part > (a tool's result) content > part
+_BYTES_PER_TOKEN: Final = 4
 
 _KEYS_READ: Final = (
     b"model",
@@ -62,7 +67,11 @@ _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 @dataclass(slots=True)
 class Facts:
-    """width: sequences that the request makes an engine run at once; max_tokens: None if the client set none."""
+    """width: sequences that the request makes an engine run at once; max_tokens: None if the client set none.
+
+    text_bytes: UTF-8 bytes of the text that the model reads, 4 for a token that is given by its number; 0 if nobody
+    asked for it.
+    """
 
     path: str
     model: str
@@ -71,29 +80,55 @@ class Facts:
     max_tokens: int | None
     body_user: str | None
     size_bytes: int
+    text_bytes: int = 0
 
 
-def inspect(path: str, content_type: str, body: bytes, width_max: int) -> Facts:
+def inspect(path: str, content_type: str, body: bytes, width_max: int, *, count_text: bool = False) -> Facts:
     """Facts of a POST to an inference path. Raises ApiError: invalid_json, missing_model, duplicate_key,
     invalid_value, invalid_header (a form without a usable boundary).
 
     The known paths are read as what they take, whatever the content type says; extra paths of a node by content type.
+    count_text: look for text_bytes too, and for the ``max_output_tokens`` of /v1/responses.
     """
     if path == FORM_PATH or (path not in JSON_PATHS and is_multipart(content_type)):
         return _inspect_form(path, content_type, body)
     fields = _parse_object(body)
     max_tokens = _integer(fields, "max_tokens", 0, TOKENS_MAX)
     max_completion_tokens = _integer(fields, "max_completion_tokens", 0, TOKENS_MAX)
+    if max_completion_tokens is not None:
+        max_tokens = max_completion_tokens
+    elif count_text and max_tokens is None:
+        max_tokens = _output_limit(fields.get("max_output_tokens"))
     user = fields.get("user")
     return Facts(
         path=path,
         model=_model(fields.get("model")),
         stream=_stream(fields.get("stream")),
         width=_width(path, fields, width_max),
-        max_tokens=max_tokens if max_completion_tokens is None else max_completion_tokens,
+        max_tokens=max_tokens,
         body_user=user if isinstance(user, str) else None,
         size_bytes=len(body),
+        text_bytes=sum(_text_bytes(fields.get(key), 0) for key in _TEXT_KEYS) if count_text else 0,
     )
+
+
+def _output_limit(value: object) -> int | None:
+    """For an estimate only, so that what no engine would take is no reason to refuse."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= TOKENS_MAX else None
+
+
+def _text_bytes(value: object, depth: int) -> int:
+    if isinstance(value, str):
+        return len(value) if value.isascii() else len(value.encode())
+    if isinstance(value, int):
+        return _BYTES_PER_TOKEN
+    if depth == _PART_DEPTH_MAX:
+        return 0
+    if isinstance(value, list):
+        return sum(_text_bytes(each, depth + 1) for each in value)
+    if isinstance(value, dict):
+        return sum(_text_bytes(value.get(key), depth + 1) for key in _PART_KEYS)
+    return 0
 
 
 def check_content_encoding(value: str | None) -> None:

@@ -86,6 +86,7 @@ class Meter:
         self.rejected: dict[str, int] = {}  # by error code: answered before the queue
         # Taken out of the queue by the router, not by their clients: the core has them among the cancelled.
         self.withdrawn = {"refused": 0, "drained": 0}
+        self.priced = {"usage": 0, "events": 0, "estimate": 0}  # under token_wfq, by what the price was made of
 
     def reject(self, code: str) -> None:
         """A request that never was offered to the queue: its code is one of errors.CODES."""
@@ -117,6 +118,7 @@ class Meter:
             "cancelled": counters["cancelled"] - sum(self.withdrawn.values()),
             "expired": counters["expired"],
             "no_node": counters["no_node"],
+            "pushed_out": counters["pushed_out"],
             "refused": counters["refused"] + self.withdrawn["refused"],
             "drained": self.withdrawn["drained"],
             "rejected": sum(self.rejected.values()),
@@ -153,6 +155,7 @@ class Exposition:
         meter, counters = self._meter, self._driver.counters()
         yield _counter("fairlead_requests", "Requests that have ended, by how.", "outcome", meter.outcomes(counters))
         yield _counter("fairlead_rejected", "Requests answered before the queue, by code.", "code", meter.rejected)
+        yield _counter("fairlead_requests_priced", "Requests priced in tokens, by what from.", "by", meter.priced)
         requeued = CounterMetricFamily("fairlead_requeued", "Returns to the queue because a node was out of reach.")
         requeued.add_metric([], counters["requeued"])
         yield requeued

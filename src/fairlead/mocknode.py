@@ -276,7 +276,8 @@ def prompt_of(body: dict[str, Any]) -> str:
 
 
 def tokens_in(text: str) -> int:
-    return max(1, len(text) // 4)
+    """A token per four bytes."""
+    return max(1, len(text.encode()) // 4)
 
 
 def labelled(response: Response) -> Response:

@@ -1,7 +1,12 @@
 """From facts to numbers: what a request costs, how long it may take, and what to tell a client that has to wait.
 
-Promise: pure functions and one meter, which is handed the time. The core knows flow 7, weight 3, cost 120; why it is
-3 and 120 is decided here.
+Promise: pure functions, one meter, which is handed the time, and under ``token_wfq`` one price list. The core knows
+flow 7, weight 3, cost 120; why it is 3 and 120 is decided here.
+
+Theory of ``token_wfq``. A request is charged an estimate when it is queued and the price of what it was when it ends.
+Only the ratio of costs matters to the core, which takes integers: they are thousandths of what one token of price 1
+costs, so that prices with three decimals stay exact. At the core's COST_MAX a cost stands still: with the default
+prices that is beyond two million tokens in one request.
 """
 
 from __future__ import annotations
@@ -9,6 +14,7 @@ from __future__ import annotations
 import random
 import re
 import secrets
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Final
 
@@ -18,6 +24,7 @@ from fairlead.errors import ApiError
 from fairlead.identity import User
 from fairlead.inspection import Facts
 from fairlead.strict import digits, one_header, shown
+from fairlead.usage import Events, Tail, ask
 
 REQUEST_ID: Final = "X-Request-Id"
 REQUEST_TIMEOUT: Final = "X-Request-Timeout-Ms"
@@ -28,17 +35,32 @@ RETRY_MIN_MS: Final = 1_000
 RETRY_MAX_MS: Final = 59_000  # clients obey nothing from 60 s on
 _WINDOW: Final = 30
 
+TOKEN_POLICY: Final = "token_wfq"
+COST_UNIT: Final = 1000  # what the core is told for one token of price 1
+COST_MAX: Final = 2**31 - 1  # the core's
+INPUT_MAX: Final = 1 << 20  # tokens; an estimate claims no more, whatever the size of the body
+OUTPUT_START: Final = 256.0  # tokens per sequence of a user of whom nothing is known
+USERS_MAX: Final = 10_000
+_BYTES_PER_TOKEN: Final = 4
+_NEWEST_SHARE: Final = 0.2  # of the newest answer in a user's running mean
+# These stream one token an event, and the engine can be asked for usage.
+_ASKED_PATHS: Final = frozenset(("/v1/chat/completions", "/v1/completions"))
+_COUNTED_PATHS: Final = _ASKED_PATHS | {"/v1/responses", "/v1/messages"}
+_NO_OUTPUT_PATHS: Final = frozenset(
+    ("/v1/embeddings", "/v1/rerank", "/v1/score", "/tokenize", "/detokenize", "/v1/messages/count_tokens")
+)
+
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 def cost(policy: str, facts: Facts) -> int:
-    """What the request is charged. All policies of this version count sequences."""
+    """What the request is charged where sequences are counted; under token_wfq its Bill says it."""
     return facts.width
 
 
 def core_numbers(policy: str, user: User, facts: Facts) -> tuple[int, int]:
-    """(weight, cost) for the core. Only wfq gives users different shares."""
-    return user.weight if policy == "wfq" else 1, cost(policy, facts)
+    """(weight, cost) for the core. Only wfq and token_wfq give users different shares."""
+    return user.weight if policy in ("wfq", TOKEN_POLICY) else 1, cost(policy, facts)
 
 
 def deadlines(headers: Mapping[str, str], now_ns: int, config: Config) -> tuple[int, bool, int]:
@@ -76,6 +98,114 @@ def sane_request_id(value: str | None) -> str | None:
 
 def make_request_id() -> str:
     return secrets.token_hex(16)
+
+
+class TokenPrices:
+    """The price list of ``token_wfq``, and what it knows of the length of each user's answers (the last USERS_MAX)."""
+
+    __slots__ = ("_means", "_prices")
+
+    def __init__(self, prices: Mapping[str, float]) -> None:
+        names = ("input", "cached_input", "output")
+        self._prices = tuple(round(prices[name] * COST_UNIT) for name in names)
+        self._means: OrderedDict[int, float] = OrderedDict()  # by user, the least recently seen first
+
+    def bill(self, user: int, facts: Facts) -> Bill:
+        """The bill of a new request of that user (the core's number)."""
+        return Bill(self, user, facts)
+
+    def price(self, fresh: int, cached: int, output: int) -> int:
+        """The cost of that many tokens, for the core: 0..COST_MAX."""
+        counts = (fresh, cached, output)
+        return min(sum(count * price for count, price in zip(counts, self._prices, strict=True)), COST_MAX)
+
+    def expected_output(self, user: int) -> float:
+        """Tokens per sequence."""
+        return self._means.get(user, OUTPUT_START)
+
+    def learn(self, user: int, output: float) -> None:
+        """An answer of the user had so many tokens per sequence."""
+        mean = self.expected_output(user)
+        self._means[user] = mean + _NEWEST_SHARE * (output - mean)
+        self._means.move_to_end(user)
+        if len(self._means) > USERS_MAX:
+            self._means.popitem(last=False)
+
+
+class Bill:
+    """What one request costs under ``token_wfq``, from its estimate to what it was. It reads the answer for that.
+
+    estimate is for the core. by, once settled, says what the price was made of: "usage", "events" or "estimate".
+    """
+
+    __slots__ = ("_asked", "_facts", "_input", "_output", "_prices", "_reader", "_status", "_user", "by", "estimate")
+
+    def __init__(self, prices: TokenPrices, user: int, facts: Facts) -> None:
+        self._prices = prices
+        self._user = user
+        self._facts = facts
+        self._input = min(-(-facts.text_bytes // _BYTES_PER_TOKEN), INPUT_MAX)
+        self._output = 0
+        if facts.path not in _NO_OUTPUT_PATHS:
+            expected = round(prices.expected_output(user))
+            limited = expected if facts.max_tokens is None else min(expected, facts.max_tokens)
+            self._output = limited * facts.width
+        self._asked = False
+        self._reader: Events | Tail | None = None
+        self._status = 0
+        self.by = "estimate"
+        # At least 1: who waits for nothing but free requests would never lose his turn.
+        self.estimate = max(1, prices.price(self._input, 0, self._output))
+
+    def request_body(self, body: bytes) -> bytes:
+        """The body as the node gets it: it asks for the usage of a stream."""
+        if not self._facts.stream or self._facts.path not in _ASKED_PATHS:
+            return body
+        changed = ask(body)
+        self._asked = changed is not None
+        return body if changed is None else changed
+
+    def on_head(self, status: int, event_stream: bool, has_length: bool) -> None:
+        """The node's answer begins. has_length: it is promised to have so many bytes, so none are taken out."""
+        self._status = status
+        self._reader = Events(self._asked and not has_length) if event_stream else Tail()
+
+    def feed(self, data: bytes) -> bytes:
+        """What of the node's bytes the client gets now."""
+        return data if self._reader is None else self._reader.feed(data)
+
+    def rest(self) -> bytes:
+        """What the client gets after the node's last byte."""
+        return b"" if self._reader is None else self._reader.rest()
+
+    def settle(self, whole: bool) -> int:
+        """The price of what the node, which has got the request, did. whole: its answer has come to its end.
+
+        An error of the node costs the input, a part of a stream the input and what came. Where output can't be seen,
+        the estimate stands.
+        """
+        reader, facts = self._reader, self._facts
+        if self._status >= 400:
+            return self._prices.price(self._input, 0, 0)
+        generates = facts.path not in _NO_OUTPUT_PATHS
+        counted = facts.stream and facts.path in _COUNTED_PATHS and not isinstance(reader, Tail)
+        tokens, fresh, cached = 0, self._input, 0
+        told: int | None = None
+        if reader is not None:
+            usage, tokens = reader.usage, reader.tokens
+            told = usage.output if generates or usage.input is None else usage.output or 0
+            if usage.input is not None:
+                fresh, cached = usage.input - usage.cached, usage.cached
+        if whole and told is not None:
+            self.by, output = "usage", told
+        elif counted or tokens:
+            # A count that was told on the way may be the older one, and one event may have brought several.
+            self.by, output = "events", max(tokens, told or 0)
+        else:
+            return self.estimate
+        if generates and (whole or output):  # who left before the first token has shown no length
+            self._prices.learn(self._user, output / facts.width)
+        return self._prices.price(fresh, cached, output)
 
 
 class DrainRate:

@@ -81,6 +81,13 @@ def test_who_must_not_wait_at_all_is_refused_as_before(make):
     assert strict.submit("B1") == core.QUEUE_FULL
 
 
+def test_who_may_not_wait_pushes_nobody_out(make):
+    lab = room(make, waiting_max=2)
+    lab.many("A1 A2")
+    assert lab.submit("B1", limit=core.NEVER_WAIT) == core.QUEUE_FULL
+    assert lab.s.counters()["pushed_out"] == 0
+
+
 def test_a_user_below_its_share_is_never_refused_whatever_the_others_do():
     """The law itself, on long random histories with weights, many users, departures and requests that come back."""
     asked = 0

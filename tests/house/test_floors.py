@@ -27,13 +27,25 @@ FLOORS = (
         "multipart",
         "inspection",
         "identity",
+        "usage",
         "policy",
         "engines",
     ),
     ("driver", "metrics", "upstream_exchange", "upstream_connection", "upstream", "headers", "call", "gateway"),
     ("pools", "probes", "nodes", "listener", "discover", "frontend", "admin"),
     ("app",),
-    ("mocknode", "serve", "demo", "cli", "__main__"),
+    (
+        "traces",
+        "simulate_gap",
+        "simulate",
+        "simulate_report",
+        "simulate_run",
+        "mocknode",
+        "serve",
+        "demo",
+        "cli",
+        "__main__",
+    ),
 )
 ORDER = {module: place for place, module in enumerate(module for floor in FLOORS for module in floor)}
 # Pure: numbers and text in, numbers and text out.

@@ -40,7 +40,7 @@ def test_one_request_more_than_fits_is_one_refusal(no_leaks: Run, limit: int) ->
     async def main() -> None:
         async with routed([SLOW], queue={"max_waiting": limit}) as rig:
             first = await busy(rig)
-            answers = await asyncio.gather(*(rig.chat(user=f"u{i}") for i in range(limit + 1)))
+            answers = await asyncio.gather(*(rig.chat() for _ in range(limit + 1)))
             assert sorted(answer.status for answer in answers) == [200] * limit + [429]
             check_refusal(next(answer for answer in answers if answer.status == 429), "queue_full")
             assert (await first).status == 200
@@ -58,6 +58,40 @@ def test_a_user_has_a_limit_of_its_own(no_leaks: Run) -> None:
                 if answer.status != 200:
                     check_refusal(answer, "user_queue_full")
             await first
+
+    no_leaks(main)
+
+
+def test_a_flooder_that_fills_the_queue_makes_nobody_else_be_refused(no_leaks: Run) -> None:
+    async def main() -> None:
+        async with routed([SLOW], queue={"max_waiting": 4}) as rig:
+            first = await busy(rig)
+            flood = [rig.later(user="flooder") for _ in range(4)]
+            await rig.until(lambda: rig.waiting() == 4)
+            polite = rig.later(user="polite")
+            await rig.until(lambda: any(task.done() for task in flood))
+            gone = next(task for task in flood if task.done()).result()
+            check_refusal(gone, "queue_pushed_out")
+            assert gone.json()["error"]["waited_ms"] >= 0
+            # Who may not wait pushes nobody out.
+            check_refusal(await rig.chat(user="hasty", headers={"X-Queue-Timeout-Ms": "0"}), "queue_full")
+            assert (await polite).status == (await first).status == 200
+            assert sorted(answer.status for answer in await asyncio.gather(*flood)) == [200] * 3 + [429]
+            assert (await rig.invariants())["ledger"]["pushed_out"] == 1
+            told = await rig.request("GET", rig.admin_url + "/metrics")
+            assert b'fairlead_requests_total{outcome="pushed_out"} 1.0' in told.body
+
+    no_leaks(main)
+
+
+def test_overflow_reject_refuses_whoever_comes_too_late(no_leaks: Run) -> None:
+    async def main() -> None:
+        async with routed([SLOW], queue={"max_waiting": 1, "overflow": "reject"}) as rig:
+            first = await busy(rig)
+            waits = rig.later(user="flooder")
+            await rig.until(lambda: rig.waiting() == 1)
+            check_refusal(await rig.chat(user="polite"), "queue_full")
+            assert (await waits).status == (await first).status == 200
 
     no_leaks(main)
 

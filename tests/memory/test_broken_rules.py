@@ -57,6 +57,10 @@ NOTICED = {
     "wrong_members": "a pool's nodes are counted wrongly",
     "wrong_leases": "a node's leases are not the running requests on it",
     "pool_down_with_a_node": "a pool is down with a usable node, or the other way round",
+    "group_closed": "a group is closed",
+    "wrong_part_of_the_room": "a user's part of the waiting room is not what its place says",
+    "wrong_weight_of_the_waiting": "the weights of the users with waiting requests do not add up",
+    "stranger_in_the_crowd": "the waiting room's heaps hold others than the users that wait",
     "second_outcome": "the ledger does not balance: a request has two outcomes, or none",
 }
 
@@ -70,18 +74,29 @@ ABORTS = {
 
 def busy_scheduler() -> tuple[core.Scheduler, dict[str, int]]:
     """Pool 0: one node with one slot; user 1 runs and has two more, user 2 waits, user 3 is idle and in debt.
-    Pool 1: one node with room, nobody. The handles of the requests by name."""
-    scheduler = core.Scheduler(waiting_max=8, running_max=8, nodes_max=4, pools_max=3, flows_max=20)
+    Pool 1: one node with room, nobody, and a group. It is crowded: one of user 1's has given way. The handles of the
+    requests by name."""
+    limits = {"waiting_max": 3, "running_max": 8, "nodes_max": 4, "pools_max": 3, "groups_max": 1, "flows_max": 20}
+    scheduler = core.Scheduler(**limits, overflow=core.PUSH_OUT)
     nodes = [scheduler.add_node(0, slots) for slots in (1, 2)]
     for node in nodes:
         scheduler.set_node_pools(0, node, [scheduler.add_pool(0)])
         scheduler.set_node_state(0, node, core.UP)
     handles: dict[str, int] = {}
-    for name, user in (("spent", 3), ("runs", 1), ("first", 1), ("second", 1), ("other", 2)):
-        handles[name] = scheduler.submit(0, 0, user, 1, 1, 1, 10, 1000 + len(handles), 0, 0)
-    assert scheduler.drain(0) == [(core.DISPATCHED, handles["spent"], nodes[0])]
+    scheduler.add_group(0, 1)
+
+    def submit(*names: str, user: int) -> None:
+        for name in names:
+            handles[name] = scheduler.submit(1, 0, user, 1, 1, 1, 10, 1000 + len(handles), 0, 0)
+
+    submit("spent", user=3)
+    assert scheduler.drain(1) == [(core.DISPATCHED, handles["spent"], nodes[0])]
+    submit("runs", "first", "second", user=1)
     scheduler.finish(1, handles["spent"], core.COMPLETED, 50)
     assert scheduler.drain(1) == [(core.DISPATCHED, handles["runs"], nodes[0])]
+    submit("third", user=1)
+    submit("other", user=2)
+    assert scheduler.drain(1) == [(core.PUSHED_OUT, handles["third"], 0)]
     return scheduler, handles
 
 

@@ -6,7 +6,7 @@ what is then to abort.
 
 from fairlead.core.dispatch cimport Core
 from fairlead.core.flows cimport flow_find, user_find
-from fairlead.core.heap cimport heap_at, heap_top
+from fairlead.core.heap cimport heap_at, heap_push, heap_top
 from fairlead.core.scheduler cimport Scheduler
 from fairlead.core.shares cimport NOWHERE, ROOT, Share, User
 from fairlead.core.slots cimport FREE, Request
@@ -16,6 +16,7 @@ cdef enum:
     LEVEL = 1        # of pool 0
     CALM_POOL = 1    # it has room, and nobody waits for it
     CALM_LEVEL = 2
+    GROUP_LEVEL = 4  # below pool 1
     BUSY_NODE = 0
     CALM_NODE = 1
 
@@ -168,6 +169,23 @@ def wrong_leases(Scheduler it):
 
 def pool_down_with_a_node(Scheduler it):
     it.core.down_since[CALM_POOL] = 0
+
+
+def group_closed(Scheduler it):
+    it.core.queue.levels[GROUP_LEVEL].open = False
+
+
+def wrong_part_of_the_room(Scheduler it):
+    user_of(&it.core, 1).weight = 2
+    it.core.queue.crowd.waiting_weight += 1
+
+
+def wrong_weight_of_the_waiting(Scheduler it):
+    it.core.queue.crowd.waiting_weight += 1
+
+
+def stranger_in_the_crowd(Scheduler it):
+    heap_push(&it.core.queue.crowd.by_count, -1, 0, user_find(&it.core.queue, 3))
 
 
 def second_outcome(Scheduler it):

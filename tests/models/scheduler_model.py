@@ -369,13 +369,19 @@ class Model:
         held = len(self.waiting) + len(self.running) + len(self.evicted)
         no_slot = held == self.waiting_max + self.running_max + self.push_out
         reason = 0
-        if user_waiting_max and user_waiting >= user_waiting_max:
+        if user_waiting_max > 0 and user_waiting >= user_waiting_max:
             reason = USER_QUEUE_FULL
         elif len(self.waiting) >= self.waiting_max or no_slot:
             reason = QUEUE_FULL
         elif sum(r.size for r in self.waiting) + size > self.waiting_bytes_max:
             reason = BYTES_FULL
-        if reason in (QUEUE_FULL, BYTES_FULL) and not no_slot and not at_once and self._make_way(user, weight, size):
+        if (
+            reason in (QUEUE_FULL, BYTES_FULL)
+            and not no_slot
+            and not at_once
+            and user_waiting_max >= 0
+            and self._make_way(user, weight, size)
+        ):
             reason = 0
             flow = self.flows.get((place, user))
         if reason and (no_slot or not at_once):

@@ -204,7 +204,7 @@ def test_flags_are_taken_as_they_are() -> None:
         ("queue:\n  max_wating: 1", "f.yaml:3: queue.max_wating: unknown key; nearest known key: max_waiting"),
         ("max_bytes: 1", "f.yaml:2: max_bytes: unknown key; nearest known key: queue.max_bytes"),
         ("zzz: 1", "f.yaml:2: zzz: unknown key; known keys: listen, admin, trusted_proxies, identity, nodes, users, "),
-        ("queue: {overflow: push_out}", "f.yaml:2: queue.overflow: unknown key; "),
+        ("queue: {tiers: strict}", "f.yaml:2: queue.tiers: unknown key; "),
         ("retries: {max: 2}", "f.yaml:2: retries: unknown key; "),
         ("timeouts: {head: 1s}", "f.yaml:2: timeouts.head: unknown key; "),
         ("log: {requests: stdout}", "f.yaml:2: log.requests: unknown key; "),

@@ -109,7 +109,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         size=st.integers(0, 4),
         patience=st.sampled_from([0, 1, 4, 1000]),
         running_max=st.sampled_from([0, 0, 1, 2]),
-        waiting_max=st.sampled_from([0, 0, 1, 2]),
+        waiting_max=st.sampled_from([0, 0, 1, 2, core.NEVER_WAIT]),
     )
     def submit(self, pick, user, weight, cost, width, size, patience, running_max, waiting_max):
         deadline = self.now + patience

@@ -81,7 +81,7 @@ cdef struct Submission:
     int32_t width
     int32_t size_bytes
     int32_t running_max    # of the user; 0: no limit
-    int32_t waiting_max    # of the user; 0: no limit
+    int32_t waiting_max    # of the user; 0: no limit; -1: nor may it push anybody out
 
 cdef int64_t core_submit(Core *core, Submission *submission) noexcept nogil
 cdef int32_t core_drain(Core *core) noexcept nogil

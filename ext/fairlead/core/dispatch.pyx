@@ -106,7 +106,7 @@ cdef void forget_evicted(Core *core, int32_t slot) noexcept nogil:
 cdef bint make_way(Core *core, Submission *submission, int32_t user, bint queue_full,
                    bint bytes_full) noexcept nogil:
     """Push out as many as must go for this newcomer, or nobody."""
-    if not core.push_out or submission.size_bytes > core.waiting_bytes_max:
+    if not core.push_out or submission.waiting_max < 0 or submission.size_bytes > core.waiting_bytes_max:
         return False
     if queue_full and not crowd_is_below_share(&core.queue, user, submission.weight, submission.size_bytes,
                                                core.waiting_max, core.waiting_bytes_max, False):
@@ -126,7 +126,7 @@ cdef bint make_way(Core *core, Submission *submission, int32_t user, bint queue_
 cdef int64_t refuse(Core *core, Submission *submission, int32_t user, int32_t level) noexcept nogil:
     """The reason to refuse a request, or 0."""
     cdef int32_t user_waiting = 0 if user == NIL else core.queue.users[user].waiting
-    cdef bint user_full = submission.waiting_max != 0 and user_waiting >= submission.waiting_max
+    cdef bint user_full = submission.waiting_max > 0 and user_waiting >= submission.waiting_max
     cdef bint queue_full = core.queue.shares[ROOT].waiting >= core.waiting_max
     cdef bint bytes_full = core.queue.waiting_bytes + submission.size_bytes > core.waiting_bytes_max
     cdef bint no_slot = core.slots.free_head == NIL  # requests that came back from nodes may wait beyond the limit

@@ -39,6 +39,7 @@ DOWN, UP, DRAINING = NODE_DOWN, NODE_UP, NODE_DRAINING
 FAIR, FIFO = 0, 1
 ARRIVAL, DEADLINE = 0, 1
 REJECT, PUSH_OUT = 0, 1
+NEVER_WAIT = -1
 SCORE, SCORE_RAW, LEAST_LOADED, P2C = 0, 1, 2, 3
 
 
@@ -326,13 +327,13 @@ cdef class Scheduler:
         self.require_place(place)
         if not (0 < weight <= 1 << 20 and 0 <= cost < <int64_t> 1 << 31 and 0 < width < 1 << 15
                 and 0 <= size_bytes < <int64_t> 1 << 31 and 0 <= user_running_max < <int64_t> 1 << 31
-                and 0 <= user_waiting_max < <int64_t> 1 << 31):
+                and -1 <= user_waiting_max < <int64_t> 1 << 31):
             limited("weight", weight, 1, WEIGHT_MAX)
             limited("cost", cost, 0, COST_MAX)
             limited("width", width, 1, WIDTH_MAX)
             limited("size_bytes", size_bytes, 0, COST_MAX)
             limited("user_running_max", user_running_max, 0, COST_MAX)
-            limited("user_waiting_max", user_waiting_max, 0, COST_MAX)
+            limited("user_waiting_max", user_waiting_max, NEVER_WAIT, COST_MAX)
         submission.deadline_ns = deadline_ns
         submission.user = user
         submission.place = <int32_t> place

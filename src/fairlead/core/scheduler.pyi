@@ -70,6 +70,8 @@ DEADLINE: Final[int]  # 1: earliest deadline first, then place in time
 REJECT: Final[int]  # 0: the newcomer is refused
 PUSH_OUT: Final[int]  # 1: a newcomer of a user below its share of the room is let in, and others give way
 
+NEVER_WAIT: Final[int]  # -1, as user_waiting_max
+
 # Choice of node among those that are UP, in the pool, and have a free slot. Smallest wins, ties go to the
 # node chosen least recently (a node counts as chosen when it is added).
 SCORE: Final[int]  # 0: gpu_weight * gpu + queue_weight * min(1, (running + others) / slots), in 1e-9
@@ -181,7 +183,8 @@ class Scheduler:
         user: any integer 0 <= user < 2**64. weight 1..WEIGHT_MAX and user_running_max (0: no limit; counts
         requests of the user in all pools) hold for the user from here on: the newest submit decides.
         cost 0..COST_MAX: charged at dispatch, corrected by finish. width 1..WIDTH_MAX: slots it occupies; it
-        starts when one is free. user_waiting_max: 0 means no limit.
+        starts when one is free. user_waiting_max: 0 means no limit, NEVER_WAIT that the
+        caller will cancel it unless it starts with the next drain: no limit, and nobody gives way to it.
         A request that can start at once (a slot is free for its pool, nobody eligible waits there, its user
         is below its limit) is never refused, except with QUEUE_FULL when requests that came back from nodes have
         filled the table. With PUSH_OUT it is not refused with QUEUE_FULL either while fewer requests of its user wait
@@ -189,12 +192,13 @@ class Scheduler:
         with its own), nor with BYTES_FULL while it fits into the same share of waiting_bytes_max. Then the last
         request in the queue of the user with the largest waiting / weight (bytes / weight) gives way, as often as
         needed; ties: the user that came to the table last. Drain reports it as PUSHED_OUT and must be called before
-        the next submit, or that may be refused for want of a slot. Refusals are checked in the order USER_QUEUE_FULL, QUEUE_FULL,
-        BYTES_FULL.
+        the next submit, or that may be refused for want of a slot.
+        Refusals are checked in the order USER_QUEUE_FULL, QUEUE_FULL, BYTES_FULL.
         """
 
     def drain(self, now_ns: int, /) -> list[tuple[int, int, int]]:
-        """Report what was pushed out, expire what is due (deadline <= now), then dispatch while a slot and an eligible user exist.
+        """Report what was pushed out, expire what is due (deadline <= now), then dispatch while a slot and an
+        eligible user exist.
 
         Returns (kind, handle, node handle or 0) in order, pushed out and expired first. At most decisions_max: a full
         list means "call again".
