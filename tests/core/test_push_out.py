@@ -81,6 +81,35 @@ def test_who_must_not_wait_at_all_is_refused_as_before(make):
     assert strict.submit("B1") == core.QUEUE_FULL
 
 
+def test_weights_change_who_is_furthest_above(make):
+    lab = room(make)
+    lab.many("A1 A2 A3 B1 B2", weight=1)
+    lab.submit("C1", weight=1)
+    lab.submit("D1", weight=1)  # from here on it is crowded
+    assert out(lab) == ["A3"]
+    lab.s.cancel(0, lab.handles["C1"])
+    lab.submit("A4", weight=8)  # A has 3 / 8 now, B 2 / 1
+    lab.submit("E1", weight=1)
+    assert out(lab) == ["B2"]
+
+
+def test_more_bytes_than_the_order_can_tell_apart_are_equal(only_core):
+    size = (1 << 31) - 1
+    lab = room(only_core, waiting_max=5_000, waiting_bytes_max=4_200 * size)
+    lab.many(" ".join(f"A{k}" for k in range(4_200)), size=size)
+    assert lab.submit("B1", size=size) > 0
+    assert out(lab) == ["A4199"]
+
+
+def test_an_emptied_room_is_not_crowded_any_more(make):
+    lab = room(make, waiting_max=2)
+    for _ in range(2):
+        lab.many("A1 A2 B1")
+        assert out(lab) == ["A2"]
+        assert lab.s.cancel(0, lab.handles["A1"]) and lab.s.cancel(0, lab.handles["B1"])
+        lab.s.check()
+
+
 def test_who_may_not_wait_pushes_nobody_out(make):
     lab = room(make, waiting_max=2)
     lab.many("A1 A2")

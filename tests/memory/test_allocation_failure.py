@@ -9,9 +9,13 @@ import pytest
 
 from fairlead.core import memory
 from fairlead.core.heap import IndexedHeap
-from fairlead.core.scheduler import Scheduler
+from fairlead.core.scheduler import PUSH_OUT, Scheduler
 
-MAKERS = {"Scheduler": lambda: Scheduler(waiting_max=10, running_max=10), "IndexedHeap": lambda: IndexedHeap(1000)}
+MAKERS = {
+    "Scheduler": lambda: Scheduler(waiting_max=10, running_max=10),
+    "Scheduler that pushes out": lambda: Scheduler(waiting_max=10, running_max=10, overflow=PUSH_OUT),
+    "IndexedHeap": lambda: IndexedHeap(1000),
+}
 
 
 @pytest.fixture(autouse=True)

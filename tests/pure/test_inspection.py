@@ -57,6 +57,45 @@ def test_max_completion_tokens_is_the_newer_word() -> None:
     assert read({"model": "m", "max_completion_tokens": 0, "max_tokens": 7}).max_tokens == 0
 
 
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 5000}}
+AUDIO = {"type": "input_audio", "input_audio": {"data": "A" * 5000, "format": "wav"}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "text_bytes"),
+    [
+        ({}, 0),
+        ({"messages": [{"role": "system", "content": "abcd"}, {"role": "user", "content": "ef"}]}, 6),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": "abc"}, IMAGE, AUDIO]}]}, 3),
+        ({"messages": [{"role": "user", "content": None}, 7.5, None]}, 0),
+        ({"messages": [{"content": [{"type": "tool_result", "content": [{"type": "text", "text": "abc"}]}]}]}, 3),
+        ({"system": [{"type": "text", "text": "abc"}], "messages": [{"content": "de"}]}, 5),
+        ({"prompt": "\u00e9\u00e9a"}, 5),
+        ({"prompt": ["ab", "c"]}, 3),
+        ({"prompt": [1, 2, 3]}, 12),
+        ({"prompt": [[1, 2], [3]]}, 12),
+        ({"input": [{"role": "user", "content": [{"type": "input_text", "text": "abc"}]}], "instructions": "d"}, 4),
+        ({"query": "ab", "documents": ["c", {"text": "d"}]}, 4),
+        ({"text_1": "a", "text_2": ["b", "c"]}, 3),
+        ({"input": [[[[[[["deep"]]]]]]]}, 0),
+        ({"metadata": "abc", "tools": [{"name": "abc"}]}, 0),
+    ],
+)
+def test_only_text_is_counted(fields: dict[str, Any], text_bytes: int) -> None:
+    body = json.dumps({"model": "m"} | fields).encode()
+    assert inspect("/v1/completions", "", body, WIDTH_MAX, count_text=True).text_bytes == text_bytes
+    assert inspect("/v1/completions", "", body, WIDTH_MAX).text_bytes == 0
+
+
+def test_the_limit_of_responses_has_a_name_of_its_own() -> None:
+    for value, found in ((9, 9), (-1, None), ("9", None), (True, None)):
+        body = json.dumps({"model": "m", "max_output_tokens": value}).encode()
+        assert inspect("/v1/responses", "", body, WIDTH_MAX, count_text=True).max_tokens == found
+        assert inspect("/v1/responses", "", body, WIDTH_MAX).max_tokens is None
+    both = b'{"model":"m","max_output_tokens":9,"max_tokens":5}'
+    assert inspect("/v1/responses", "", both, WIDTH_MAX, count_text=True).max_tokens == 5
+
+
 def test_all_paths_of_the_contract_are_known() -> None:
     assert len(INFERENCE_PATHS) == 13
     for path in JSON_PATHS:

@@ -16,7 +16,12 @@ from fairlead.errors import ApiError
 from fairlead.identity import User
 from fairlead.inspection import Facts
 from fairlead.policy import (
+    COST_MAX,
+    INPUT_MAX,
+    USERS_MAX,
+    Bill,
     DrainRate,
+    TokenPrices,
     core_numbers,
     cost,
     deadlines,
@@ -45,10 +50,150 @@ def times(config: Config, **headers: str) -> tuple[float, bool, float]:
 # Numbers for the core ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("policy", "weight"), [("wfq", 3), ("round_robin", 1), ("fifo", 1)])
-def test_only_wfq_weighs_users(policy: str, weight: int) -> None:
+@pytest.mark.parametrize(("policy", "weight"), [("wfq", 3), ("token_wfq", 3), ("round_robin", 1), ("fifo", 1)])
+def test_only_fair_queueing_weighs_users(policy: str, weight: int) -> None:
     assert core_numbers(policy, ALICE, FACTS) == (weight, 4)
     assert cost(policy, FACTS) == 4
+
+
+# Tokens --------------------------------------------------------------------------------------------
+
+CHAT = "/v1/chat/completions"
+TOLD = b'{"choices":[],"usage":{"prompt_tokens":10,"completion_tokens":30,"prompt_tokens_details":{"cached_tokens":4}}}'
+TOKEN = b'data: {"choices":[{"delta":{"content":"x"}}]}\n\n'
+
+
+def prices(**changed: float) -> TokenPrices:
+    return TokenPrices({"input": 1, "output": 2, "cached_input": 1} | changed)
+
+
+def bill(of: TokenPrices | None = None, path: str = CHAT, **changed: object) -> Bill:
+    """Of a request of user 7 with 41 bytes of text: eleven tokens."""
+    facts = Facts(path, "m", False, 1, None, None, 500, 41)
+    for name, value in changed.items():
+        setattr(facts, name, value)
+    return (of or prices()).bill(7, facts)
+
+
+@pytest.mark.parametrize(
+    ("changed", "estimate"),
+    [
+        ({}, 11 + 2 * 256),
+        ({"max_tokens": 20}, 11 + 2 * 20),
+        ({"max_tokens": 4096}, 11 + 2 * 256),
+        ({"max_tokens": 0}, 11),
+        ({"max_tokens": 20, "width": 3}, 11 + 3 * 2 * 20),
+        ({"text_bytes": 1 << 40, "max_tokens": 0}, INPUT_MAX),
+        ({"path": "/v1/embeddings"}, 11),
+        ({"path": "/v1/responses"}, 11 + 2 * 256),
+    ],
+)
+def test_an_estimate_is_the_input_and_what_the_user_is_wont_to_get(changed: dict[str, object], estimate: int) -> None:
+    assert bill(**changed).estimate == 1000 * estimate
+
+
+def test_prices_are_exact_to_the_thousandth_and_stop_at_the_core_s_limit() -> None:
+    cheap = prices(input=0.1, output=0.125, cached_input=0.001)
+    assert cheap.price(3, 5, 8) == 300 + 5 + 1000
+    assert prices(output=1000).price(0, 0, 1 << 30) == COST_MAX
+    assert bill(prices(input=0, output=0)).estimate == 1
+
+
+def test_the_mean_of_a_user_s_answers_follows_them_and_is_his_own() -> None:
+    of = prices()
+    assert of.expected_output(7) == 256
+    of.learn(7, 56)
+    assert of.expected_output(7) == 256 - 0.2 * 200
+    of.learn(7, 216)
+    assert of.expected_output(7) == 216
+    assert of.expected_output(8) == 256
+    assert bill(of).estimate == 1000 * (11 + 2 * 216)
+
+
+def test_no_more_users_are_remembered_than_fit_and_the_latest_are() -> None:
+    of = prices()
+    for user in range(USERS_MAX):
+        of.learn(user, 0)
+    of.learn(0, 0)
+    of.learn(USERS_MAX, 0)
+    assert of.expected_output(1) == 256
+    assert of.expected_output(0) < 256
+    assert of.expected_output(USERS_MAX) < 256
+
+
+def answered(of: Bill, data: bytes, *, stream: bool, status: int = 200) -> Bill:
+    of.on_head(status, stream, False)
+    of.feed(data)
+    return of
+
+
+def test_a_whole_answer_costs_what_the_node_says() -> None:
+    of = prices(cached_input=0.5)
+    paid = answered(bill(of), TOLD, stream=False)
+    assert (paid.settle(True), paid.by) == (1000 * 6 + 500 * 4 + 2000 * 30, "usage")
+    assert of.expected_output(7) == 256 - 0.2 * 226
+    wide = answered(bill(of, width=2), TOLD, stream=False)
+    wide.settle(True)
+    assert of.expected_output(7) == pytest.approx(210.8 - 0.2 * (210.8 - 15))
+    paid = answered(bill(of, path="/v1/embeddings"), b'{"usage":{"prompt_tokens":9,"total_tokens":9}}', stream=False)
+    assert (paid.settle(True), paid.by) == (9000, "usage")
+    paid = answered(bill(stream=True), TOKEN + b"data: " + TOLD + b"\n\n", stream=True)
+    assert (paid.settle(True), paid.by) == (1000 * 10 + 2000 * 30, "usage")
+
+
+def test_without_usage_a_stream_costs_its_events_and_a_plain_answer_the_estimate() -> None:
+    paid = answered(bill(stream=True), 5 * TOKEN, stream=True)
+    assert (paid.settle(True), paid.by) == (1000 * (11 + 2 * 5), "events")
+    paid = answered(bill(), b"{}", stream=False)
+    assert (paid.settle(True), paid.by) == (1000 * (11 + 2 * 256), "estimate")
+    paid = answered(bill(path="/api/chat", stream=True), b"{}\n{}\n", stream=False)
+    assert (paid.settle(True), paid.by) == (1000 * (11 + 2 * 256), "estimate")
+
+
+def test_who_leaves_pays_for_what_came_or_the_estimate_where_that_can_t_be_seen() -> None:
+    of = prices()
+    unseen = bill(of, stream=True)
+    assert (unseen.settle(False), unseen.by) == (11_000, "events")
+    assert of.expected_output(7) == 256
+    paid = answered(bill(of, stream=True), 99 * TOKEN, stream=True)
+    assert (paid.settle(False), paid.by) == (1000 * (11 + 2 * 99), "events")
+    assert of.expected_output(7) == 256 - 0.2 * 157
+    told = b'data: {"choices":[{"delta":{"content":"x"}}],"usage":{"prompt_tokens":10,"completion_tokens":4}}\n\n'
+    paid = answered(bill(stream=True), told, stream=True)
+    assert (paid.settle(False), paid.by) == (1000 * (10 + 2 * 4), "events")
+    for plain in (bill(), answered(bill(), b'{"cho', stream=False)):
+        assert (plain.settle(False), plain.by) == (plain.estimate, "estimate")
+
+
+@pytest.mark.parametrize("status", [400, 429, 500])
+def test_an_error_of_the_node_costs_the_input(status: int) -> None:
+    paid = answered(bill(), TOLD, stream=False, status=status)
+    assert (paid.settle(True), paid.by) == (11_000, "estimate")
+
+
+@pytest.mark.parametrize(
+    ("path", "stream", "asked"),
+    [
+        (CHAT, True, True),
+        ("/v1/completions", True, True),
+        (CHAT, False, False),
+        ("/v1/messages", True, False),
+        ("/v1/responses", True, False),
+    ],
+)
+def test_usage_is_asked_for_where_it_can_be(path: str, stream: bool, asked: bool) -> None:
+    body = b'{"model":"m"}'
+    assert (bill(path=path, stream=stream).request_body(body) != body) is asked
+
+
+def test_only_an_answer_without_a_promised_length_is_shortened() -> None:
+    null = b'data: {"choices":[1],"usage":null}\n\n'
+    for has_length in (True, False):
+        paid = bill(stream=True)
+        assert paid.feed(null) == null
+        paid.request_body(b'{"model":"m"}')
+        paid.on_head(200, True, has_length)
+        assert (paid.feed(null) + paid.rest() == null) is has_length
 
 
 # Deadlines -----------------------------------------------------------------------------------------
