@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Final, Protocol
 
-from fairlead import headers
+from fairlead import headers, refusals
 from fairlead.config import TimeoutsConfig
 from fairlead.core.scheduler import CANCELLED, COMPLETED, FAILED, NO_NODE, PUSHED_OUT
 from fairlead.driver import Driver, Ticket
@@ -219,27 +219,13 @@ class Call(Ticket, Exchange):
             error = self.no_node(f"no node that serves the model has been usable for {waited_ms} ms: try again later")
         elif kind == PUSHED_OUT:
             self.surroundings.meter.refuse(now_ns)
-            error = self._pushed_out(waited_ms)
+            retry_ms = self.surroundings.driver.retry_after_ms(self.pool, max(self.position, 1))
+            error = refusals.pushed_out(waited_ms, retry_ms, self.position, self.estimate_s)
         else:
             self.surroundings.meter.expire(now_ns)
             limit_ms = (self.deadline_ns - self.entered_ns) // 1_000_000
-            error = ApiError(
-                "queue_timeout",
-                f"the request waited {waited_ms} ms for a free slot, its limit is {limit_ms} ms: try again later,"
-                " or allow a longer wait",
-                headers={headers.SHOULD_RETRY: "false", **headers.place_headers(self.position, self.estimate_s)},
-                extra={"waited_ms": waited_ms},
-            )
+            error = refusals.queue_timeout(waited_ms, limit_ms, self.position, self.estimate_s)
         self.carrier.fail(error)
-
-    def _pushed_out(self, waited_ms: int) -> ApiError:
-        message = (
-            f"the queue is full, and after {waited_ms} ms this request gave way to a user who has less than its share"
-            " of it, because this user has more: try again later, or send fewer requests at once"
-        )
-        retry_ms = self.surroundings.driver.retry_after_ms(self.pool, max(self.position, 1))
-        told = headers.retry_headers(retry_ms) | headers.place_headers(self.position, self.estimate_s)
-        return ApiError("queue_pushed_out", message, headers=told, extra={"waited_ms": waited_ms})
 
     def on_broken(self) -> None:
         self.abort()
@@ -384,9 +370,7 @@ class Call(Ticket, Exchange):
         """An error for those who read events. Without the blank line, half an event would swallow it."""
         if self.node_head is None or not self.node_head.event_stream:
             return None
-        path = self.outgoing.path
-        name = b"event: error\n" if path.startswith("/v1/messages") else b""
-        return (b"" if self.whole_event else b"\n\n") + name + b"data: " + error.body(path) + b"\n\n"
+        return (b"" if self.whole_event else b"\n\n") + error.event(self.outgoing.path)
 
     def _end(self, outcome: int, charged: bool = True) -> None:
         """Leave the queue or give the lease back: the one place where a call that did not expire ends."""

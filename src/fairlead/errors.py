@@ -77,6 +77,11 @@ class ApiError(Exception):
         error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
         return orjson.dumps({"error": error | self.extra})
 
+    def event(self, path: str) -> bytes:
+        """The error as one event, for those who read a stream of ``path``."""
+        name = b"event: error\n" if path.startswith("/v1/messages") else b""
+        return name + b"data: " + self.body(path) + b"\n\n"
+
 
 class ConfigError(Exception):
     """A configuration that can't be used; the message is the one line that the operator reads."""

@@ -31,7 +31,17 @@ FLOORS = (
         "policy",
         "engines",
     ),
-    ("driver", "metrics", "upstream_exchange", "upstream_connection", "upstream", "headers", "call", "gateway"),
+    (
+        "driver",
+        "metrics",
+        "upstream_exchange",
+        "upstream_connection",
+        "upstream",
+        "headers",
+        "refusals",
+        "call",
+        "gateway",
+    ),
     ("pools", "probes", "nodes", "listener", "discover", "frontend", "admin"),
     ("app",),
     (

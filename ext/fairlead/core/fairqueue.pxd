@@ -11,4 +11,3 @@ cdef void queue_finish(FairQueue *queue, int32_t slot, int64_t cost) noexcept no
 cdef void queue_requeue(FairQueue *queue, int32_t slot) noexcept nogil
 cdef void queue_prefer(FairQueue *queue, int32_t slot) noexcept nogil
 cdef void queue_move(FairQueue *queue, int32_t slot, int32_t parent) noexcept nogil
-cdef int64_t queue_position(FairQueue *queue, int32_t slot) noexcept nogil

@@ -8,6 +8,7 @@ cdef class Scheduler:
     cdef unsigned long owner
     cdef int enter(self, int64_t now_ns) except -1
     cdef int require_pool(self, int64_t pool) except -1
+    cdef int require_level(self, int64_t place) except -1
     cdef int require_place(self, int64_t place) except -1
     cdef int require_group(self, int64_t group) except -1
     cdef bint allocate(self, int64_t requests, int64_t flows, int32_t nodes_max, bint fifo, int32_t routing,

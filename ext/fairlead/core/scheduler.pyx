@@ -12,14 +12,15 @@ from fairlead.core.dispatch cimport (
     core_drain, core_finish, core_forget_node, core_move, core_requeue, core_submit, level_of, node_changed,
     pool_changed,
 )
-from fairlead.core.fairqueue cimport queue_position
 from fairlead.core.flows cimport flow_find, user_find
 from fairlead.core.heap cimport Entry, heap_init, heap_top, page_table_length, pages_free, pages_init
 from fairlead.core.memory cimport core_calloc, core_free
 from fairlead.core.nodes cimport (
-    DOWN as NODE_DOWN, DRAINING as NODE_DRAINING, UP as NODE_UP, Node, node_add, node_find, node_handle, node_join_pool,
+    DOWN as NODE_DOWN, DRAINING as NODE_DRAINING, UP as NODE_UP, node_add, node_find, node_handle, node_join_pool,
     node_leave_pools, node_refresh, node_remove, node_set_state, nodes_free, nodes_init,
 )
+from fairlead.core.numbers cimport counter_numbers, flow_numbers, group_numbers, node_numbers, pool_numbers
+from fairlead.core.position cimport queue_position
 from fairlead.core.shares cimport (
     ROOT, VIRTUAL_UNIT as UNIT, Share, level_add, level_configure, level_remove, queue_free, queue_init,
 )
@@ -145,17 +146,17 @@ cdef class Scheduler:
             raise ValueError(f"group is {group}: there is no such group")
         return 0
 
+    cdef int require_level(self, int64_t place) except -1:
+        return self.require_pool(place) if place < self.core.pool_max else self.require_group(place)
+
     cdef int require_place(self, int64_t place) except -1:
         """A pool or group that may have requests of its own."""
-        if place < self.core.pool_max:
-            self.require_pool(place)
-        else:
-            self.require_group(place)
+        self.require_level(place)
         if self.core.queue.levels[level_of(<int32_t> place)].strict:
             raise ValueError(f"{place} is strict: requests go to the groups below it")
         return 0
 
-    # Pools and nodes
+    # Pools
 
     def add_pool(self, int64_t now_ns, int64_t weight=1, /):
         cdef int32_t pool = 0
@@ -170,10 +171,9 @@ cdef class Scheduler:
         return pool
 
     def remove_pool(self, int64_t now_ns, int64_t pool, /):
-        cdef Share *share
         self.enter(now_ns)
         self.require_pool(pool)
-        share = &self.core.queue.shares[level_of(<int32_t> pool)]
+        cdef Share *share = &self.core.queue.shares[level_of(<int32_t> pool)]
         if (share.waiting > 0 or share.running > 0 or self.core.nodes.members[pool] > 0
                 or self.core.queue.levels[level_of(<int32_t> pool)].child != NIL):
             raise ValueError(f"pool {pool} has {share.waiting} waiting, {share.running} running, "
@@ -187,10 +187,7 @@ cdef class Scheduler:
         self.enter(now_ns)
         limited("weight", weight, 1, WEIGHT_MAX)
         limited("rank", rank, 0, 1 << 20)
-        if parent < self.core.pool_max:
-            self.require_pool(parent)
-        else:
-            self.require_group(parent)
+        self.require_level(parent)
         while group < self.core.pool_max + self.core.group_max and (
                 self.core.queue.shares[level_of(group)].parent != NIL):
             group += 1
@@ -200,10 +197,9 @@ cdef class Scheduler:
         return group
 
     def remove_group(self, int64_t now_ns, int64_t group, /):
-        cdef Share *share
         self.enter(now_ns)
         self.require_group(group)
-        share = &self.core.queue.shares[level_of(<int32_t> group)]
+        cdef Share *share = &self.core.queue.shares[level_of(<int32_t> group)]
         if share.waiting > 0 or share.running > 0 or self.core.queue.levels[level_of(<int32_t> group)].child != NIL:
             raise ValueError(f"group {group} has {share.waiting} waiting, {share.running} running, or groups: "
                              "it must be empty")
@@ -213,32 +209,21 @@ cdef class Scheduler:
         self.enter(now_ns)
         limited("weight", weight, 1, WEIGHT_MAX)
         limited("running_max", running_max, 0, COST_MAX)
-        if place < self.core.pool_max:
-            self.require_pool(place)
-        else:
-            self.require_group(place)
+        self.require_level(place)
         level_configure(&self.core.queue, level_of(<int32_t> place), <int32_t> weight, <int32_t> running_max)
 
     def set_strict(self, int64_t now_ns, int64_t pool, int64_t promote_after_ns, /):
-        cdef int32_t level
         self.enter(now_ns)
         limited("promote_after_ns", promote_after_ns, 0, INT64_MAX)
         self.require_pool(pool)
-        level = level_of(<int32_t> pool)
+        cdef int32_t level = level_of(<int32_t> pool)
         if self.core.queue.shares[level].waiting > 0 or self.core.queue.shares[level].running > 0:
             raise ValueError(f"pool {pool} has requests: it must be empty to become strict")
         self.core.queue.levels[level].strict = True
         self.core.queue.plain = False
         self.core.queue.levels[level].promote_ns = promote_after_ns
 
-    def group(self, int64_t group, /):
-        self.require_group(group)
-        cdef int32_t level = level_of(<int32_t> group)
-        cdef Share *share = &self.core.queue.shares[level]
-        return {"waiting": share.waiting, "running": share.running, "weight": share.weight,
-                "virtual_start": share.start, "virtual_time": self.core.queue.levels[level].virtual_time,
-                "eligible": self.core.queue.levels[level].ready.size,
-                "eligible_weight": self.core.queue.levels[level].ready_weight}
+    # Nodes
 
     def add_node(self, int64_t now_ns, int64_t slots, /):
         self.enter(now_ns)
@@ -387,48 +372,26 @@ cdef class Scheduler:
         return queue_position(&self.core.queue, slot)
 
     def counters(self):
-        cdef dict counters = self.core.counters
-        counters["refused"] = (counters["refused_queue_full"] + counters["refused_user_queue_full"]
-                               + counters["refused_bytes_full"])
-        counters["waiting"] = self.core.queue.shares[ROOT].waiting
-        counters["waiting_bytes"] = self.core.queue.waiting_bytes
-        counters["running"] = self.core.queue.shares[ROOT].running
-        counters["flows"] = self.core.queue.flow_count
-        counters["users"] = self.core.queue.user_count
-        return counters
+        return counter_numbers(&self.core)
 
     def pool(self, int64_t pool, /):
         self.require_pool(pool)
-        cdef int32_t level = level_of(<int32_t> pool)
-        return {
-            "waiting": self.core.queue.shares[level].waiting,
-            "running": self.core.queue.shares[level].running,
-            "nodes": self.core.nodes.members[pool],
-            "usable": self.core.nodes.usable[pool],
-            "open": self.core.nodes.open[pool].size,
-            "virtual_time": self.core.queue.levels[level].virtual_time,
-            "eligible_users": self.core.queue.levels[level].ready.size,
-            "eligible_weight": self.core.queue.levels[level].ready_weight,
-        }
+        return pool_numbers(&self.core, <int32_t> pool)
+
+    def group(self, int64_t group, /):
+        self.require_group(group)
+        return group_numbers(&self.core, <int32_t> group)
 
     def node(self, int64_t node, /):
         cdef int32_t index = node_find(&self.core.nodes, node)
-        if index == NIL:
-            return {}
-        cdef Node *it = &self.core.nodes.nodes[index]
-        return {"state": it.state, "slots": it.slots, "running": it.running, "leases": it.leases, "others": it.others,
-                "score": it.score, "chosen": it.chosen}
+        return {} if index == NIL else node_numbers(&self.core, index)
 
     def user(self, int64_t place, uint64_t user, /):
         self.require_place(place)
         cdef int32_t index = user_find(&self.core.queue, user)
         if index != NIL:
             index = flow_find(&self.core.queue, index, level_of(<int32_t> place))
-        if index == NIL:
-            return {}
-        cdef Share *share = &self.core.queue.shares[index]
-        return {"waiting": share.waiting, "running": share.running, "virtual_start": share.start,
-                "weight": share.weight}
+        return {} if index == NIL else flow_numbers(&self.core, index)
 
     def check(self):
         cdef const char *fault = core_fault(&self.core)
