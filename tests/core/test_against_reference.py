@@ -2,7 +2,8 @@
 
 One pool. Weights divide 720720, so that the reference's fractions and the core's integers are the same numbers. What
 the reference does not have is told to it in its own terms: a request that expires is one that is cancelled, a limit or
-a weight that changes is set on its flow, and how many slots there are is the number of times that it is asked.
+a weight that changes is set on its flow (and what was charged at the old one is corrected at that), and how many slots
+there are is the number of times that it is asked.
 """
 
 import random
@@ -78,10 +79,12 @@ class Both:
                 flow.c = 0
 
     def finish(self):
-        request, handle = self.running.pop(self.rng.randrange(len(self.running)))
+        request, handle, flow, weight = self.running.pop(self.rng.randrange(len(self.running)))
         actual = self.rng.choice([request["est"], self.rng.randint(0, 30)])
         DONE["corrected"] += actual != request["est"]
+        flow.w, now = weight, flow.w
         self.reference.done(request, actual)
+        flow.w = now
         assert self.core.finish(self.now, handle, core.COMPLETED, actual)
 
     def change_slots(self):
@@ -113,8 +116,8 @@ class Both:
             assert kind == core.DISPATCHED
             picked = self.reference.pick()
             assert picked["id"] == number
-            del self.waiting[number]
-            self.running.append((picked, handle))
+            flow = self.reference.flow(self.waiting.pop(number)[0])
+            self.running.append((picked, handle, flow, flow.w))
             DONE["dispatch"] += 1
         if len(self.running) < self.slots:
             assert not any(self.reference.elig(flow) for flow in self.reference.fl.values())

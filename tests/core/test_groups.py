@@ -113,6 +113,18 @@ def test_correction_reaches_every_level(make):
     assert lab.drain() == ["b2"]
 
 
+@pytest.mark.parametrize(("before", "after"), [(5, 1), (1, 5)])
+def test_a_charge_is_corrected_at_the_weight_that_it_was_made_at(make, before, after):
+    lab = Lab(make(), slots=(2,))
+    lab.submit("A1", weight=before, cost=10)
+    lab.submit("B1")
+    assert lab.drain() == ["A1", "B1"]
+    assert lab.start("A") == 10 / before
+    lab.submit("A2", weight=after, cost=10)
+    lab.finish("A1", cost=0, outcome=core.FAILED)
+    assert lab.start("A") == 0  # neither credit nor debt is left of it
+
+
 def test_groups_can_be_removed_when_empty_and_are_counted(make):
     s = make(groups_max=2)
     pool = s.add_pool(0)

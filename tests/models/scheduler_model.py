@@ -34,6 +34,7 @@ class Request:
     deadline: int
     queued: int
     order: int
+    weight: int = 0  # what it was charged at
     node: Node | None = None
     tried: list[Node] = field(default_factory=list)
 
@@ -517,6 +518,7 @@ class Model:
         self.running.append(request)
         flow.running += 1
         flow.eligible = bool(flow.queue) and self._user_below_limit(request.user)
+        request.weight = flow.weight
         child = flow
         for place in [*self._chain(request.place), ROOT]:
             share = self.places[place]
@@ -555,7 +557,8 @@ class Model:
 
     def _correct(self, request, cost):
         for share in self._shares(request):
-            share.start += UNIT * cost // share.weight - UNIT * request.cost // share.weight
+            weight = share.weight if share.pool != ROOT else request.weight
+            share.start += UNIT * cost // weight - UNIT * request.cost // weight
 
     def _find(self, handle, where):
         return next((r for r in where if r.handle == handle), None)

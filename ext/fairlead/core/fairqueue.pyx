@@ -18,7 +18,8 @@ nothing waits or runs.
 
 Time and weights are integers. c counts in 1/720720 of a cost unit, so cost / weight is exact for weights up to 16
 and rounded down by less than a unit for others; the correction is floor(actual) - floor(charged), so what a user
-has paid in the end depends on its requests only and not on the path. When V passes ``rebase_at`` it is subtracted
+has paid in the end depends on its requests only and not on the path; a change of its weight concerns what starts after
+it. When V passes ``rebase_at`` it is subtracted
 from everything. c stays within 2**61 of that zero: a user that owes more than 3 * 10**12 units at once owes no more.
 
 The tree. A share below ``level_max`` has children, one from there on is a flow with a queue. Dispatch walks from
@@ -249,6 +250,7 @@ cdef void queue_dispatch(FairQueue *queue, int32_t slot) noexcept nogil:
     CHECK(share.where == READY and share.head == slot and request.state == WAITING)
     unlink(queue, share, slot)
     request.state = RUNNING
+    request.previous = share.weight  # the user's weight may change before the charge is corrected
     count(queue, slot, -1, 1)
     still = flow_is_eligible(queue, share)
     while index != ROOT:
@@ -281,15 +283,17 @@ cdef void correct(FairQueue *queue, int32_t slot, int64_t cost) noexcept nogil:
     """Make a running request's charge what it would have been for that cost, on every level."""
     cdef Request *request = &queue.slots.requests[slot]
     cdef int32_t index = request.flow
+    cdef int32_t weight = request.previous
     cdef Share *share
     if cost == request.cost:
         return
     while index != ROOT:
         share = &queue.shares[index]
-        share_charge(share, charge(cost, share.weight) - charge(request.cost, share.weight))
+        share_charge(share, charge(cost, weight) - charge(request.cost, weight))
         if share.where == READY and not queue.fifo:
             heap_update(&queue.levels[share.parent].ready, ready_key(queue, index), share.stamp, index)
         index = share.parent
+        weight = queue.shares[index].weight
 
 
 cdef void queue_finish(FairQueue *queue, int32_t slot, int64_t cost) noexcept nogil:

@@ -16,7 +16,7 @@ cdef struct Request:      # 64 bytes: one cache line
     int64_t queued_ns     # since when it has waited in its pool: submit, requeue or move
     uint64_t order        # place in time among all requests; kept when it is requeued or moved
     int32_t next          # in its flow's queue; in the list of free slots while FREE
-    int32_t previous
+    int32_t previous      # in its flow's queue; the weight it was charged at while RUNNING
     int32_t flow
     int32_t node          # index, while RUNNING
     uint32_t node_generation

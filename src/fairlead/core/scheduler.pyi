@@ -134,7 +134,8 @@ class Scheduler:
         """Forget a group. Raises ValueError while requests wait or run in it or it has groups."""
 
     def set_limits(self, now_ns: int, place: int, weight: int, running_max: int, /) -> None:
-        """The weight of a pool or group among its siblings, and how many of its requests may run (0: no limit)."""
+        """The weight of a pool or group among its siblings, and how many of its requests may run (0: no limit).
+        The charges of what runs are corrected at the new weight: meant for when nothing does."""
 
     def set_strict(self, now_ns: int, pool: int, promote_after_ns: int, /) -> None:
         """Serve this pool's groups by rank instead of weight: the smallest first. Of four dispatches at most one goes
@@ -181,7 +182,8 @@ class Scheduler:
         """Put a request at the end of its user's queue. Returns a handle (> 0) or a refusal (< 0).
 
         user: any integer 0 <= user < 2**64. weight 1..WEIGHT_MAX and user_running_max (0: no limit; counts
-        requests of the user in all pools) hold for the user from here on: the newest submit decides.
+        requests of the user in all pools) hold for the user from here on: the newest submit decides. What runs
+        already is corrected at the weight that it was charged at.
         cost 0..COST_MAX: charged at dispatch, corrected by finish. width 1..WIDTH_MAX: slots it occupies; it
         starts when one is free. user_waiting_max: 0 means no limit, NEVER_WAIT that the
         caller will cancel it unless it starts with the next drain: no limit, and nobody gives way to it.
