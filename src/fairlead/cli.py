@@ -220,35 +220,28 @@ def mock_node(
 
 
 @fairlead.command()
-@click.option("--trace", type=click.Path(path_type=Path), help="CSV or JSONL: arrival, input and output tokens, user.")
-@click.option("--synthetic", metavar="MIX", help="light:0.5/s:256:256,heavy:3/s:256:256[:even][:on=S:off=S]")
-@click.option("--duration", "duration_s", type=POSITIVE, default=600.0, show_default=True, help="Of a mix, s.")
-@click.option("--scale", type=POSITIVE, default=1.0, show_default=True, help="Times the trace's rate.")
-@click.option("--compare", "policies", metavar="POLICIES", default="wfq", help="Of fifo,round_robin,wfq,token_wfq.")
-@click.option("--weights", default="", metavar="alice=3,bob=1", help="Whole numbers; others have 1.")
-@click.option("--nodes", type=COUNTED, default=1, show_default=True)
-@click.option("--slots", type=COUNTED, default=23, show_default=True, help="Requests at once, per node.")
-@click.option("--ttft-ms", type=NOT_NEGATIVE, default=0.0, show_default=True, help="To the first token.")
-@click.option("--token-ms", type=NOT_NEGATIVE, default=45.1, show_default=True, help="Per output token.")
-@click.option("--batch-slope", type=NOT_NEGATIVE, default=0.0, help="Token time more per neighbour, as a part.")
-@click.option("--fixed-service-s", type=NOT_NEGATIVE, default=0.0, help="Every request takes this.")
-@click.option("--mtbf-s", type=NOT_NEGATIVE, default=0.0, help="Nodes fail after this on average. 0: never.")
-@click.option("--mttr-s", type=POSITIVE, default=30.0, show_default=True, help="And are back after this.")
-@click.option("--queue-limit", type=click.IntRange(0, 2**24), default=0, help="Requests that may wait. 0: all.")
-@click.option("--timeout-s", type=NOT_NEGATIVE, default=0.0, help="Longest wait. 0: any.")
-@click.option("--price-input", type=click.IntRange(0, 4), default=1, show_default=True)
-@click.option("--price-output", type=click.IntRange(0, 4), default=2, show_default=True)
-@click.option("--zipf-users", type=COUNTED, default=100, show_default=True, help="Where the trace has no users.")
-@click.option("--seed", type=int, default=1, show_default=True)
+@click.option("--trace", type=click.Path(path_type=Path), metavar="FILE", help="CSV or JSONL of requests to replay.")
+@click.option("--synthetic", metavar="MIX", help="Or a mix: light:0.5/s:256:256,heavy:3/s:256:256.")
+@click.option("--duration", "duration_s", type=POSITIVE, default=600.0, metavar="S", help="Length of a mix. [600]")
+@click.option("--scale", type=POSITIVE, default=1.0, metavar="X", help="Times the trace's rate. [1]")
+@click.option("--zipf-users", type=COUNTED, default=100, metavar="N", help="Where a trace has none. [100]")
+@click.option("--compare", "policies", metavar="LIST", default="wfq", help="fifo,round_robin,wfq,token_wfq. [wfq]")
+@click.option("--weights", default="", metavar="LIST", help="alice=3,bob=1; who is not named has 1.")
+@click.option("--nodes", type=COUNTED, default=1, metavar="N", help="All alike. [1]")
+@click.option("--node", "node_model", metavar="LIST", default="", help="slots=23,token-ms=45.1,... [see README]")
+@click.option("--queue-limit", type=click.IntRange(0, 2**24), default=0, metavar="N", help="May wait. 0: all. [0]")
+@click.option("--timeout-s", type=NOT_NEGATIVE, default=0.0, metavar="S", help="Longest wait. 0: any. [0]")
+@click.option("--prices", default="1:2", metavar="IN:OUT", help="Of a token, 0..4. [1:2]")
+@click.option("--seed", type=int, default=1, metavar="N", help="Of all that is random. [1]")
 @click.option("--json", "json_path", metavar="FILE", help="Write the result; - is standard output.")
-@click.option("--plot", "plot_path", type=click.Path(path_type=Path), help="A picture, .png or .svg.")
+@click.option("--plot", "plot_path", type=click.Path(path_type=Path), metavar="FILE", help="A .png or .svg.")
 @click.pass_context
 def simulate(context: click.Context, /, **options: Any) -> int:
-    """Replay requests through the scheduler in virtual time: who waits how long?
+    """Replay requests through the scheduler in virtual time: who waits?
 
     \b
     Example:
-      fairlead simulate --trace arena.csv --compare fifo,wfq,token_wfq --plot out.png
+      fairlead simulate --trace arena.csv --compare fifo,wfq --node slots=8
     """
     if (options["trace"] is None) == (options["synthetic"] is None):
         raise click.UsageError("give --trace FILE or --synthetic MIX, one of the two", context)

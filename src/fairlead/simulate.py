@@ -23,9 +23,9 @@ from fairlead.traces import Trace
 
 POLICIES: Final = ("fifo", "round_robin", "wfq", "token_wfq")
 FIRST_MEAN_OUTPUT: Final = 256  # tokens, of a user that nothing is known about yet
-UNSEEN, COMPLETED, FAILED, REFUSED, EXPIRED, NO_NODE = range(6)
-OUTCOMES: Final = ("unseen", "completed", "failed", "refused", "expired", "no_node")
-ENDED_BY_CORE: Final = {core.EXPIRED: EXPIRED, core.NO_NODE: NO_NODE, core.PUSHED_OUT: REFUSED}
+UNSEEN, COMPLETED, FAILED, REFUSED, PUSHED_OUT, EXPIRED, NO_NODE = range(7)
+OUTCOMES: Final = ("unseen", "completed", "failed", "refused", "pushed_out", "expired", "no_node")
+ENDED_BY_CORE: Final = {core.EXPIRED: EXPIRED, core.NO_NODE: NO_NODE, core.PUSHED_OUT: PUSHED_OUT}
 END, JOIN, NODE_TOKEN, NODE_DOWN, NODE_UP = range(5)
 PROGRESS_EVERY: Final = 8192  # requests
 
@@ -97,6 +97,7 @@ class Simulation:
             pools_max=len(trace.models),
             decisions_max=max(256, min(4096, running)),
             order=core.FIFO if policy == "fifo" else core.FAIR,
+            overflow=core.PUSH_OUT,  # the router's default
             routing=core.LEAST_LOADED,
             no_node_wait_ns=core.NEVER,
             seed=settings.seed,

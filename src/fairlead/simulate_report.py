@@ -16,8 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from fairlead.errors import ConfigError
-from fairlead.simulate import COMPLETED, EXPIRED, FAILED, OUTCOMES, REFUSED, Result
+from fairlead.simulate import COMPLETED, EXPIRED, FAILED, OUTCOMES, PUSHED_OUT, REFUSED, Result
 from fairlead.traces import Trace
 
 HEAVY_COLOURS: Final = ("#d62728", "#ff7f0e", "#9467bd")
@@ -83,6 +82,7 @@ def summary(trace: Trace, result: Result) -> dict[str, Any]:
             "share": round(service[user] / total, 6) if total else 0.0,
             "wait_s": waits(times[user]),
             "refused": outcomes[user][REFUSED],
+            "pushed_out": outcomes[user][PUSHED_OUT],
             "expired": outcomes[user][EXPIRED],
             "failed": outcomes[user][FAILED],
         }
@@ -134,10 +134,10 @@ def document(trace: Trace, results: Sequence[Result]) -> dict[str, Any]:
 
 
 def _line(label: str, row: dict[str, Any]) -> str:
-    wait = row["wait_s"]
+    wait, refused = row["wait_s"], row["refused"] + row["pushed_out"]
     return (
         f"  {label[:18]:<18}{row['requests']:>9}{row['service']:>13}{row['share']:>8.1%}"
-        f"{wait['mean']:>10.2f}{wait['p50']:>9.2f}{wait['p99']:>9.2f}{row['refused']:>9}{row['expired']:>9}"
+        f"{wait['mean']:>10.2f}{wait['p50']:>9.2f}{wait['p99']:>9.2f}{refused:>9}{row['expired']:>9}"
     )
 
 
@@ -173,7 +173,10 @@ def table(found: dict[str, Any], top: int = 5) -> str:
 
 
 def _together(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    summed = {key: sum(row[key] for row in rows) for key in ("requests", "service", "share", "refused", "expired")}
+    summed = {
+        key: sum(row[key] for row in rows)
+        for key in ("requests", "service", "share", "refused", "pushed_out", "expired")
+    }
     count = max(1, summed["requests"])
     mean = {key: sum(row["wait_s"][key] * row["requests"] for row in rows) / count for key in ("mean", "p50")}
     return summed | {"wait_s": mean | {"p99": max(row["wait_s"]["p99"] for row in rows)}}
@@ -181,10 +184,8 @@ def _together(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def plot(path: Path, trace: Trace, results: Sequence[Result]) -> None:
     """Cumulative service per user and waiting over time, one row per policy."""
-    try:
-        import matplotlib
-    except ImportError:
-        raise ConfigError('--plot needs matplotlib: pip install "fairlead[plot]"') from None
+    import matplotlib
+
     matplotlib.use("Agg")
     matplotlib.rcParams["svg.hashsalt"] = "fairlead"
     from matplotlib import pyplot

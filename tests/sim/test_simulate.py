@@ -12,6 +12,7 @@ from fairlead.cli import run
 from fairlead.simulate import POLICIES, Result, Settings, simulate
 
 ARENA = Path(__file__).resolve().parents[2] / "benches/traces/vtc_arena_27clients.csv"
+ENDED = ("completed", "failed", "expired", "refused", "pushed_out")
 ENGINE = Settings(slots=19, fixed_service_s=10.85)
 
 
@@ -45,17 +46,17 @@ def test_every_request_ends_once_and_service_is_what_was_delivered(policy: str, 
         result.service[i] for i in range(len(trace)) if result.outcome[i] in (1, 2)
     )
     core = result.counters
-    assert (core["completed"], core["failed"], core["expired"], core["refused"], core["requeued"]) == (
-        *(found["outcomes"][name] for name in ("completed", "failed", "expired", "refused")),
+    assert [core[name] for name in (*ENDED, "requeued")] == [
+        *(found["outcomes"][name] for name in ENDED),
         found["requeued"],
-    )
+    ]
 
 
 def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
     written = []
     for name, seed in (("a", "5"), ("b", "5"), ("c", "6")):
         path = tmp_path / name
-        mix = ["--synthetic", "a:1/s:9:99,b:4/s:9:99", "--duration", "100", "--slots", "4", "--mtbf-s", "30"]
+        mix = ["--synthetic", "a:1/s:9:99,b:4/s:9:99", "--duration", "100", "--node", "slots=4,mtbf-s=30"]
         assert run(["simulate", *mix, "--compare", "fifo,token_wfq", "--seed", seed, "--json", str(path)]) == 0
         written.append(path.read_bytes())
     assert written[0] == written[1] != written[2]
@@ -106,8 +107,30 @@ def test_light_users_beside_a_flood(mix: str, light: tuple[str, ...], measured: 
         ["--trace", "none.csv"],
         ["--synthetic", "a:1/s:1:1", "--compare", "lifo"],
         ["--synthetic", "a:1/s:1:1", "--weights", "b=1"],
+        ["--synthetic", "a:1/s:1:1", "--node", "slot=1"],
+        ["--synthetic", "a:1/s:1:1", "--node", "slots=1.5"],
+        ["--synthetic", "a:1/s:1:1", "--node", "mttr-s=0"],
+        ["--synthetic", "a:1/s:1:1", "--prices", "1,2"],
+        ["--synthetic", "a:1/s:1:1", "--plot", "out.jpg"],
     ],
 )
 def test_usage_is_exit_code_2_and_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["simulate", *arguments]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("suffix", "begins"), [("png", b"\x89PNG"), ("svg", b"<?xml")])
+def test_a_picture(tmp_path: Path, suffix: str, begins: bytes) -> None:
+    pytest.importorskip("matplotlib", reason="an extra: pip install 'fairlead[plot]'")
+    path = tmp_path / f"out.{suffix}"
+    mix = ["--synthetic", "a:1/s:9:99,b:4/s:9:99", "--duration", "100", "--node", "slots=4"]
+    assert run(["simulate", *mix, "--compare", "fifo,wfq", "--plot", str(path)]) == 0
+    assert path.read_bytes().startswith(begins)
+
+
+def test_a_flooder_is_pushed_out_of_a_full_queue_and_nobody_else() -> None:
+    trace = traces.synthetic(traces.parse_mix("light:0.1/s:9:9:even,heavy:5/s:9:9:even"), 200)
+    one = Settings(slots=1, fixed_service_s=1, queue_limit=20)
+    rows = {row["user"]: row for row in simulate_report.summary(trace, simulate(trace, one, "wfq"))["users"]}
+    assert rows["light"]["refused"] == rows["light"]["pushed_out"] == 0
+    assert rows["heavy"]["refused"] > 500 and rows["heavy"]["pushed_out"] > 0
