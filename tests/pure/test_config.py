@@ -341,3 +341,25 @@ def test_defaults_of_the_table_are_what_an_empty_file_means(file: Path) -> None:
         if "." not in name:
             text += f"{name}: {default}\n"
     assert dataclasses.replace(read(file, text), users={}) == dataclasses.replace(read(file, NODES), users={})
+
+
+# Prices --------------------------------------------------------------------------------------------
+
+
+def test_prices_that_are_left_out_are_the_default_s(file: Path) -> None:
+    given = read(file, NODES + "queue: {prices: {input: 0.1, cached_input: 0.01}}").queue.prices
+    assert dict(given) == {"input": 0.1, "output": 2.0, "cached_input": 0.01}
+    assert dict(load(None, env={}).queue.prices) == {"input": 1.0, "output": 2.0, "cached_input": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("prices", "message"),
+    [
+        ("{input: -1}", "f.yaml:2: queue.prices.input: '-1' is not allowed: choose a number 0..1000"),
+        ("{output: 1000.5}", "f.yaml:2: queue.prices.output: '1000.5' is not allowed: choose a number 0..1000"),
+        ("{inputs: 1}", "f.yaml:2: queue.prices.inputs: unknown key; nearest known key: input"),
+        ("[1]", "f.yaml:2: queue.prices: "),
+    ],
+)
+def test_prices_that_can_not_be(file: Path, prices: str, message: str) -> None:
+    assert fault(file, NODES + "queue: {prices: " + prices + "}").startswith(message)
