@@ -59,7 +59,7 @@ class Admin:
         }
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        request_id, path = request_id_of(request), request.raw_path.partition("?")[0]
+        request_id, path = request_id_of(request.headers), request.raw_path.partition("?")[0]
         try:
             self._check_host(request.headers.get("Host", ""))
             if path in HEALTH:

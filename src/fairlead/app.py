@@ -17,7 +17,7 @@ from fairlead.core import scheduler as core
 from fairlead.driver import Driver
 from fairlead.frontend import Frontend, Health
 from fairlead.gateway import Gateway
-from fairlead.listener import Listener
+from fairlead.listener import Inference, Limits, Listener
 from fairlead.metrics import Exposition, Meter
 from fairlead.nodes import Registry
 
@@ -56,27 +56,19 @@ class Router:
         self.gateway = Gateway(config, self.driver, self.registry, self.meter)
         self.registry.moved = self.gateway.model_moved
         health = Health(self._why_not_ready)
-        keep_alive_s = config.timeouts.keep_alive_ns / 1e9
-        # A client that takes nothing for as long as a node may send nothing is as dead as the node would be.
-        stall_s = config.timeouts.idle_ns / 1e9
         self._public = Listener(
             loop,
-            Frontend(config, self.gateway, self.registry, health).handle,
-            keep_alive_s=keep_alive_s,
-            stall_s=stall_s,
-            connections_max=config.limits.connections,
+            Frontend(self.gateway, self.registry, health).handle,
+            connection_limits(config, config.limits.connections),
+            clock,
+            Inference(self.gateway.paths, self.gateway.begin, self.gateway.reject),
         )
         self._admin: Listener | None = None
         if config.admin is not None:
             exposition = Exposition(self.meter, self.driver, self.registry)
             admin = Admin(config.admin[0], self.driver, self.gateway, self.meter, self.registry, exposition, health)
-            self._admin = Listener(
-                loop,
-                admin.handle,
-                keep_alive_s=keep_alive_s,
-                stall_s=stall_s,
-                connections_max=ADMIN_CONNECTIONS_MAX,
-            )
+            limits = connection_limits(config, ADMIN_CONNECTIONS_MAX)
+            self._admin = Listener(loop, admin.handle, limits, clock)
 
     @property
     def addresses(self) -> dict[str, tuple[str, int]]:
@@ -101,6 +93,7 @@ class Router:
         if grace_s is None:
             grace_s = self._config.timeouts.drain_ns / 1e9
         self._public.stop_accepting()
+        self._public.drain()
         self.gateway.drain()
         until = loop.time() + grace_s
         while self.gateway.running() and loop.time() < until:  # noqa: ASYNC110  once in a life
@@ -118,6 +111,19 @@ class Router:
         if self.gateway.draining:
             return "draining"
         return None if self.registry.any_usable else "no usable node"
+
+
+def connection_limits(config: Config, connections_max: int) -> Limits:
+    timeouts = config.timeouts
+    return Limits(
+        connections=connections_max,
+        head_ns=10_000_000_000,
+        body_ns=timeouts.body_ns,
+        keep_alive_ns=timeouts.keep_alive_ns,
+        # A client that takes nothing for as long as a node may send nothing is as dead as the node would be.
+        stall_ns=timeouts.idle_ns,
+        body_bytes=config.limits.body,
+    )
 
 
 def make_driver(config: Config, loop: asyncio.AbstractEventLoop, clock: Clock, seed: int | None) -> Driver:

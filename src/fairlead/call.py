@@ -50,11 +50,13 @@ class State(IntEnum):
 class Carrier(Protocol):
     """Who brings a call's answer to its client. Nothing here may raise or call back; after the end nothing comes.
 
-    fail (before head), end and cut (after head) are the end. cut: the answer is broken off, after these last bytes.
+    What head and body bring may be kept until flush or the end. fail (before head), end and cut (after head) are the
+    end. cut: the answer is broken off, after these last bytes.
     """
 
     def head(self, status: int, headers: HeaderList) -> None: ...
     def body(self, data: bytes) -> None: ...
+    def flush(self) -> None: ...
     def end(self) -> None: ...
     def fail(self, error: ApiError) -> None: ...
     def cut(self, event: bytes | None) -> None: ...
@@ -299,6 +301,10 @@ class Call(Ticket, Exchange):
         if data:
             self.whole_event = data.endswith((b"\n\n", b"\r\n\r\n"))
             self.carrier.body(data)
+
+    def on_read(self) -> None:
+        if self.state is State.STREAMING:
+            self.carrier.flush()
 
     def on_end(self) -> None:
         if self.state is not State.STREAMING:

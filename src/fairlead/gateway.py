@@ -8,8 +8,6 @@ count. A request that may not wait is dispatched at once or not at all.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 from fairlead import headers, policy
@@ -22,22 +20,11 @@ from fairlead.identity import Identity
 from fairlead.inspection import INFERENCE_PATHS, inspect
 from fairlead.metrics import Meter
 from fairlead.strict import shown
+from fairlead.wire.lane import Inbound
 
-__all__ = ["Call", "Carrier", "Gateway", "InboundRequest", "State"]
+__all__ = ["Call", "Carrier", "Gateway", "State"]
 
 _QUERY: Final = re.compile(r"[!-~]*")
-
-
-@dataclass(slots=True)
-class InboundRequest:
-    """A POST whose body is complete. path is one of Gateway.paths, query what stood behind the question mark."""
-
-    request_id: str
-    path: str
-    query: str
-    headers: Mapping[str, str]
-    body: bytes
-    peer_ip: str | None
 
 
 class Models(Nodes, Protocol):
@@ -61,7 +48,7 @@ class Gateway:
         self._prices = policy.TokenPrices(config.queue.prices) if by_token else None
         self._surroundings = Surroundings(driver, nodes, meter, config.timeouts)
 
-    def begin(self, request: InboundRequest, carrier: Carrier) -> Call:
+    def begin(self, request: Inbound, carrier: Carrier) -> Call:
         """Queue it. The carrier may have been told things, even the end, before this returns. Raises ApiError."""
         try:
             call = self._call(request, carrier)
@@ -119,7 +106,7 @@ class Gateway:
 
     # Before the queue ----------------------------------------------------------------------------
 
-    def _call(self, request: InboundRequest, carrier: Carrier) -> Call:
+    def _call(self, request: Inbound, carrier: Carrier) -> Call:
         if self.draining:
             raise self._draining_error()
         config, now_ns = self._config, self._driver.now_ns()

@@ -8,10 +8,10 @@ cookies, its framing) never reaches a client. Content-Length is the one that is 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from fairlead.policy import REQUEST_ID, whole_seconds
+from fairlead.wire.reader import Headers
 
 HeaderList = list[tuple[str, str]]
 
@@ -27,11 +27,11 @@ _TO_CLIENT: Final = frozenset(("content-type", "cache-control", "x-simulated"))
 _VISIBLE: Final = re.compile(r"[\t\x20-\x7e]*")
 
 
-def for_node(headers: Mapping[str, str], request_id: str) -> HeaderList:
+def for_node(headers: Headers, request_id: str) -> HeaderList:
     """What a node is told, but for what request_head writes: framing, Host and the node's own key."""
     passed = [
         (name, value)
-        for name, value in headers.items()
+        for name, value in headers.pairs
         if (lower := name.lower()) in _TO_NODE or lower.startswith(_OPENAI)
     ]
     content_type = headers.get("Content-Type")  # the first, by which the body was read, and no second

@@ -1,10 +1,13 @@
-"""One listening address, carried by aiohttp: what both front ends need of it, done once.
+"""One listening address: its connections, their time limits, and aiohttp for what the lane does not carry.
 
-Promise: every answer is in the error shape of the API, the ones to broken HTTP too, and has a request id. A client
-that leaves cancels its handler. No connection outlives its limit: one that does not take what was written to it, or
-will not go, is aborted, because ``close()`` waits for a reader that never reads.
+Promise: no connection outlives its limits: one that sends nothing, sends too slowly, does not take what was written to
+it or will not go is ended, because ``close()`` alone waits for a reader that never reads. Every answer is in the error
+shape of the API, the ones to broken HTTP too, and has a request id. A client that leaves cancels what it asked for.
 
-The sockets' send buffers are bounded: what lies in the kernel of a slow reader is memory too.
+Theory. A connection is a ``Lane`` (ext/fairlead/wire/lane.pyx), which knows when it is to be looked at again; here is
+the one heap of those times and the one timer that serves it. A request that is no inference request goes to a protocol
+of aiohttp's behind the lane. The sockets' send buffers are bounded: what lies in the kernel of a slow reader is memory
+too.
 """
 
 from __future__ import annotations
@@ -12,67 +15,113 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from email.utils import formatdate
 from typing import Any, Final, cast
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
+from fairlead.clock import MILLISECOND_NS, Clock
+from fairlead.core.heap import IndexedHeap
 from fairlead.errors import ApiError
+from fairlead.inspection import check_content_encoding
 from fairlead.policy import REQUEST_ID, make_request_id, sane_request_id
+from fairlead.wire.inner import InnerTransport
+from fairlead.wire.lane import Inbound, Lane
+from fairlead.wire.patience import Settings
 
 log = logging.getLogger(__name__)
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+Begin = Callable[[Inbound, Lane], Any]
 
 SERVER: Final = "fairlead"
 SEND_BUFFER_BYTES: Final = 64 * 1024
 BACKLOG: Final = 1024
-# What is read of a request that was answered before its body was there, in seconds.
+# What aiohttp reads of a request that was answered before its body was there, in seconds.
 LINGER_S: Final = 1.0
 SHUTDOWN_S: Final = 1.0
+_NEVER_S: Final = 1e9  # the lane keeps the time of idle connections, not aiohttp
 
 
-class Listener(web.Server):
-    """stall_s: how long a connection may take nothing of what was written; also how long a closing one may last."""
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Of one listener's connections. stall_ns: how long one may take nothing of what was written to it."""
 
+    connections: int
+    head_ns: int
+    body_ns: int
+    keep_alive_ns: int
+    stall_ns: int
+    head_bytes: int = 32 * 1024
+    body_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Inference:
+    """What the lane needs to carry requests to the gateway; begin gives the call, or None when it has ended."""
+
+    paths: frozenset[str] = frozenset()
+    begin: Begin = field(default=lambda inbound, lane: None)
+    reject: Callable[[ApiError], None] = field(default=lambda error: None)
+
+
+class Listener:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         handler: Handler,
-        *,
-        keep_alive_s: float,
-        stall_s: float,
-        connections_max: int,
+        limits: Limits,
+        clock: Clock,
+        inference: Inference | None = None,
     ) -> None:
-        super().__init__(
-            handler,
-            handler_cancellation=True,
-            loop=loop,
-            keepalive_timeout=keep_alive_s,
-            access_log=None,
-            lingering_time=LINGER_S,
-            auto_decompress=False,
-        )
-        self._stall_s = stall_s
-        self._connections_max = connections_max
-        self._open: dict[Protocol, asyncio.Transport] = {}
-        self._stuck: dict[Protocol, float] = {}
-        self._sweep: asyncio.TimerHandle | None = None
+        self._loop = loop
+        self._limits = limits
+        self._clock = clock
+        self._inference = inference or Inference()
+        self._application = Application(loop, handler)
+        self._settings = self._make_settings()
+        self._open: dict[int, Lane] = {}  # by slot
+        self._free = list(range(limits.connections - 1, -1, -1))
+        self._alarms = IndexedHeap(limits.connections)
+        self._timer: asyncio.TimerHandle | None = None
+        self._armed_ns = 0
         self._listening: asyncio.Server | None = None
         self._closing = False
         self._emptied = asyncio.Event()
+        self._emptied.set()
         self.address: tuple[str, int] | None = None
 
-    def __call__(self) -> Any:
-        """The protocol of a connection that was just accepted."""
-        if len(self._open) >= self._connections_max:
-            return Refusal(self._connections_max)
-        return Protocol(self, loop=self._loop, **self._kwargs)
+    def _make_settings(self) -> Settings:
+        settings, limits = Settings(), self._limits
+        settings.loop = self._loop
+        settings.now_ns = self._clock
+        settings.common = Common().lines
+        settings.begin = self._begin
+        settings.refusal = self._refusal
+        settings.request_id = request_id_of
+        settings.wrong_coding = self._wrong_coding
+        settings.inner = self._application.behind
+        settings.alarm = self._set_alarm
+        settings.opened = self._opened
+        settings.gone = self._gone
+        settings.paths = {path.encode(): path for path in self._inference.paths}
+        settings.body_max = limits.body_bytes
+        settings.head_max = limits.head_bytes
+        settings.head_ns = limits.head_ns
+        settings.body_ns = limits.body_ns
+        settings.keep_alive_ns = limits.keep_alive_ns
+        settings.stall_ns = limits.stall_ns
+        return settings
+
+    # Life ----------------------------------------------------------------------------------------
 
     async def start(self, host: str, port: int) -> None:
         """Listen. OSError if the address can't be had; port 0: any."""
-        self._listening = await self._loop.create_server(self, host, port, reuse_address=True, backlog=BACKLOG)
+        self._listening = await self._loop.create_server(self._accept, host, port, reuse_address=True, backlog=BACKLOG)
         for plug in self._listening.sockets:  # what is accepted inherits it
             plug.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         self.address = self._listening.sockets[0].getsockname()[:2]
@@ -82,84 +131,152 @@ class Listener(web.Server):
             self._listening.close()
             self._listening = None
 
+    def drain(self) -> None:
+        """From now on a connection ends with the answer that is on its way."""
+        self._settings.draining = True
+
     async def close(self) -> None:
-        """End what is left: idle connections now, handlers that have their answers after those, the rest by abort."""
+        """End what is left: idle connections now, those with an answer on its way after it, the rest by abort."""
         self.stop_accepting()
-        self.pre_shutdown()
-        await self.shutdown(SHUTDOWN_S)
         self._closing = True
-        if self._sweep is not None:
-            self._sweep.cancel()
-            self._sweep = None
-        for transport in list(self._open.values()):
-            transport.abort()
-        if self._open:
-            await self._emptied.wait()
+        self.drain()
+        for lane in list(self._open.values()):
+            lane.shut()
+        self._application.pre_shutdown()
+        await self._application.shutdown(SHUTDOWN_S)
+        for lane in list(self._open.values()):
+            lane.abort()
+        await self._emptied.wait()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
-    def opened(self, protocol: Protocol, transport: asyncio.Transport) -> None:
-        self._open[protocol] = transport
+    # What the lanes need -------------------------------------------------------------------------
+
+    def _accept(self) -> asyncio.Protocol:
+        """The protocol of a connection that was just accepted."""
+        if not self._free:
+            return Refusal(self._limits.connections)
+        return cast(asyncio.Protocol, Lane(self._settings))
+
+    def _opened(self, lane: Lane) -> int:
+        if self._closing or not self._free:  # it was accepted just before that
+            return -1
+        slot = self._free.pop()
+        self._open[slot] = lane
         self._emptied.clear()
-        if self._closing:
-            transport.abort()  # it was accepted just before the listening socket was closed
+        return slot
 
-    def gone(self, protocol: Protocol) -> None:
-        self._open.pop(protocol, None)
-        self._stuck.pop(protocol, None)
+    def _gone(self, lane: Lane) -> None:
+        del self._open[lane.slot]
+        self._alarms.remove(lane.slot)
+        self._free.append(lane.slot)
         if not self._open:
             self._emptied.set()
 
-    def stuck(self, protocol: Protocol) -> None:
-        """From now on it has stall_s to move, or to be gone."""
-        if protocol in self._open and not self._closing:
-            self._stuck.setdefault(protocol, self._loop.time())
-            if self._sweep is None:
-                self._sweep = self._loop.call_later(self._stall_s / 4, self._abort_stuck)
+    def _begin(self, inbound: Inbound, lane: Lane) -> Any:
+        try:
+            return self._inference.begin(inbound, lane)
+        except ApiError as error:
+            lane.fail(error)
+        except Exception:
+            log.exception("a request could not be begun")
+            lane.fail(ApiError("internal_error", "the router failed on this request; its log says why"))
+        return None
 
-    def moves(self, protocol: Protocol) -> None:
-        self._stuck.pop(protocol, None)
+    def _refusal(self, code: str, message: str) -> ApiError:
+        error = ApiError(code, message)
+        self._inference.reject(error)
+        return error
 
-    def _abort_stuck(self) -> None:
-        self._sweep = None
-        limit = self._loop.time() - self._stall_s
-        for protocol, since in list(self._stuck.items()):
-            if since <= limit:
-                del self._stuck[protocol]
-                self._open[protocol].abort()
-        if self._stuck:
-            self._sweep = self._loop.call_later(self._stall_s / 4, self._abort_stuck)
+    def _wrong_coding(self, value: str) -> ApiError | None:
+        try:
+            check_content_encoding(value)
+        except ApiError as error:
+            self._inference.reject(error)
+            return error
+        return None
+
+    # Time ----------------------------------------------------------------------------------------
+
+    def _set_alarm(self, lane: Lane, at_ns: int) -> None:
+        if lane.slot in self._alarms:
+            self._alarms.update(at_ns, lane.slot)
+        else:
+            self._alarms.push(at_ns, lane.slot)
+        if self._timer is None or at_ns < self._armed_ns:
+            self._arm(at_ns)
+
+    def _arm(self, at_ns: int) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        delay_ns = max(at_ns - self._clock(), 0)
+        self._timer = self._loop.call_later((delay_ns // MILLISECOND_NS + 2) / 1000, self._fire)
+        self._armed_ns = at_ns
+
+    def _fire(self) -> None:
+        self._timer = None
+        now_ns = self._clock()
+        for slot in self._alarms.pop_due(now_ns):
+            lane = self._open.get(slot)
+            if lane is not None:
+                again_ns = lane.on_alarm(now_ns)
+                if self._open.get(slot) is lane:
+                    self._set_alarm(lane, again_ns)
+        top = self._alarms.top()
+        if top is not None:
+            self._arm(top[0])
+
+
+class Common:
+    """The header lines of every answer, made once a second."""
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._lines = ""
+
+    def lines(self) -> str:
+        second = int(time.time())
+        if second != self._second:
+            self._second = second
+            self._lines = f"Date: {formatdate(second, usegmt=True)}\r\nServer: {SERVER}\r\n"
+        return self._lines
+
+
+class Application(web.Server):
+    """aiohttp's server without a socket: its protocols live behind lanes."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, handler: Handler) -> None:
+        super().__init__(
+            handler,
+            handler_cancellation=True,
+            loop=loop,
+            keepalive_timeout=_NEVER_S,
+            access_log=None,
+            lingering_time=LINGER_S,
+            auto_decompress=False,
+        )
+
+    def behind(self, lane: Lane) -> RequestHandler:
+        """A protocol that has the lane for its connection."""
+        protocol = Protocol(self, loop=self._loop, **self._kwargs)
+        protocol.connection_made(InnerTransport(lane))
+        return protocol
 
 
 class Protocol(RequestHandler):
-    """aiohttp's, with the listener's eyes on what it does not watch itself."""
+    """aiohttp's, which tells its lane when it has answered."""
 
-    __slots__ = ("_listener",)
+    __slots__ = ()
 
-    def __init__(self, listener: Listener, *, loop: asyncio.AbstractEventLoop, **options: Any) -> None:
-        super().__init__(listener, loop=loop, **options)
-        self._listener = listener
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._listener.opened(self, cast(asyncio.Transport, transport))  # uvloop's are no subclass
-        super().connection_made(transport)
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        self._listener.gone(self)
-        super().connection_lost(exc)
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self._listener.stuck(self)
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        self._listener.moves(self)
-
-    async def start(self) -> None:
-        """Ends when the connection is to be closed."""
-        try:
-            await super().start()
-        finally:
-            self._listener.stuck(self)
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        finished = await super().finish_response(request, resp, start_time)
+        transport = self.transport
+        if isinstance(transport, InnerTransport):  # else the connection is lost
+            transport.answered(bool(resp.keep_alive) and not self._force_close)
+        return finished
 
     def handle_error(
         self,
@@ -180,7 +297,7 @@ class Protocol(RequestHandler):
         error = ApiError("bad_request", "this is not a valid HTTP/1.1 request")
         if status == 500:
             error = ApiError("internal_error", "the router failed on this request; its log says why")
-        response = error_response(error, "", request_id_of(request))
+        response = error_response(error, "", request_id_of(request.headers))
         response.force_close()
         return response
 
@@ -202,9 +319,9 @@ class Refusal(asyncio.Protocol):
         transport.close()
 
 
-def request_id_of(request: web.BaseRequest) -> str:
-    """The client's own if it is sane, else a new one."""
-    return sane_request_id(request.headers.get(REQUEST_ID)) or make_request_id()
+def request_id_of(headers: Any) -> str:
+    """The client's own if it is sane, else a new one. headers: a case-insensitive mapping."""
+    return sane_request_id(headers.get(REQUEST_ID)) or make_request_id()
 
 
 def json_response(body: bytes, request_id: str, status: int = 200) -> web.Response:

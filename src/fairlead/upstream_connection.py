@@ -214,8 +214,11 @@ class Connection(asyncio.Protocol):
             surplus = self._complete
             if not surplus:
                 self._lose("protocol", str(error))
-        if self._complete and self._exchange is exchange:
-            self._end(surplus)
+        if self._exchange is exchange:
+            if self._complete:
+                self._end(surplus)
+            elif not call_back(self._owner.loop, exchange.on_read):
+                self._lose("internal", "a callback raised")
 
     def _feed(self, data: bytes) -> None:
         if len(self._start) < len(START):

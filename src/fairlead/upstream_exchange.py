@@ -56,6 +56,9 @@ class Exchange:
     def on_body(self, data: bytes) -> None:
         raise NotImplementedError
 
+    def on_read(self) -> None:
+        """All that one read of the socket has brought is delivered, and it was not the end."""
+
     def on_end(self) -> None:
         raise NotImplementedError
 

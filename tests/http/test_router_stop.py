@@ -12,10 +12,12 @@ from raw_server import Peer
 from rig import Client, RawNode, chat_body, configured, routed, silence
 
 from fairlead.app import Router
-from fairlead.listener import Listener
+from fairlead.clock import now_ns
+from fairlead.listener import Limits, Listener
 
 Run = Callable[[Any], Any]
 SSE_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+LIMITS = Limits(connections=100, head_ns=10**10, body_ns=10**10, keep_alive_ns=6 * 10**10, stall_ns=6 * 10**10)
 EVENT = b"9\r\ndata: 1\n\n\r\n"
 
 
@@ -136,7 +138,7 @@ def test_connections_that_arrive_while_it_closes_are_closed_too(no_leaks: Run) -
             raise AssertionError("nobody asks anything")
 
         for turns in (0, 1, 3):
-            listener = Listener(loop, handler, keep_alive_s=60, stall_s=60, connections_max=100)
+            listener = Listener(loop, handler, LIMITS, now_ns)
             await listener.start("127.0.0.1", 0)
             assert listener.address is not None
             coming = [asyncio.ensure_future(asyncio.open_connection(*listener.address)) for _ in range(20)]

@@ -1,0 +1,51 @@
+"""One client's requests as llhttp reads them; see reader.pyx."""
+
+from libc.stdint cimport int64_t
+
+cdef class Headers:
+    cdef readonly list pairs   # (name as it was sent, value), in order
+    cdef dict first            # the first value of each name, which is in lower case
+
+    cpdef get(self, name, default=*)
+    cdef add(self, bytes name, bytes value)
+
+cdef class Reader:
+    cdef object parser
+    cdef bytes held            # what was read and not looked at, from ``at`` on
+    cdef Py_ssize_t at
+    cdef Py_ssize_t searched   # up to where held has no end of a head
+    cdef bytes url             # the target as it came
+    cdef Headers headers
+    cdef bytes method
+    cdef int64_t length        # of the body, where it is not chunked
+    cdef int64_t got           # of it
+    cdef list body             # what llhttp has just told
+    cdef list pieces           # of a body that came in several reads
+    cdef bytes before          # the last bytes of a chunked body that were fed
+    cdef int count             # of headers
+    cdef int minor             # HTTP/1.minor
+    cdef bint chunked
+    cdef bint keep_alive
+    cdef bint upgrade
+    cdef bint head_done
+    cdef bint complete         # the message has ended
+
+    cdef put(self, bytes data)
+    cdef Py_ssize_t pending(self)
+    cdef consume(self, Py_ssize_t end)
+    cdef bytes next_head(self, Py_ssize_t head_max)
+    cdef bytes next_body(self, int64_t body_max)
+    cdef bytes next_sized(self)
+    cdef bytes next_chunked(self, int64_t body_max)
+    cdef bytes joined(self)
+    cdef bytes next_piece(self)
+    cdef Py_ssize_t feed_chunks(self) except -1
+    cdef void forget(self)
+    cdef void renew(self)
+    cdef void close(self)
+    cdef read(self, bytes head)
+    cdef refuse_version(self, bytes line)
+    cdef guard(self)
+    cdef feed(self, piece)
+
+cdef too_large(str what, int64_t limit)

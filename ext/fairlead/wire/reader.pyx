@@ -1,0 +1,377 @@
+"""One client's requests as llhttp reads them, and what llhttp lets through and a router must not.
+
+Promise: a request that passes is read the same way by every HTTP program behind us: method, target, headers and where
+its body ends. All else is refused with a status and the reason, before anything of it has gone anywhere.
+
+Theory. llhttp frames strictly (no leniency is switched on); a strict head ends at its first CRLF CRLF and a body of
+chunks at some CRLF CRLF, so bytes are fed in pieces that end there, and a message never ends inside of a piece. What
+follows a message has therefore not been looked at by anybody when it ends. A body of known length is not fed at all
+if it does not come with its head: it is counted, and the parser that still waits for it is thrown away.
+"""
+
+import re
+from collections.abc import Mapping
+
+from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
+
+from cpython.bytes cimport PyBytes_GET_SIZE
+from libc.stdint cimport int64_t
+
+cdef enum:
+    # aiohttp's own limits: the lane accepts nothing that aiohttp would refuse.
+    LINE_MAX = 8190        # bytes of a target, or of a header's name and value together
+    HEADERS_MAX = 128
+    NAMES_MAX = 1024       # spellings of header names that are remembered
+    LENGTH_DIGITS_MAX = 15
+    METHOD_MAX = 24
+
+cdef dict NAMES = {}
+# Two of these would be two opinions.
+cdef frozenset ONCE = frozenset((
+    "content-length", "content-location", "content-range", "content-type", "etag", "host", "max-forwards", "server",
+    "transfer-encoding", "user-agent",
+))
+cdef object HOST = re.compile(rb"[A-Za-z0-9._~%!$&'()*+,;=:\[\]-]*")
+
+
+class Refused(Exception):
+    """A request that goes no further. code: one of the router's error codes; the connection is closed after it."""
+
+    def __init__(self, code, message):
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+cdef class Headers:
+    """A request's headers: a read-only, case-insensitive mapping."""
+
+    def __init__(self):
+        self.pairs = []
+        self.first = {}
+
+    cpdef get(self, name, default=None):
+        """The first value of that name."""
+        value = self.first.get(name)  # most ask in lower case
+        if value is None:
+            value = self.first.get(name.lower())
+        return default if value is None else value
+
+    def getall(self, name):
+        lower = name.lower()
+        return [value for key, value in self.pairs if key.lower() == lower]
+
+    def items(self):
+        return self.first.items()
+
+    def __getitem__(self, name):
+        return self.first[name.lower()]
+
+    def __contains__(self, name):
+        return name.lower() in self.first
+
+    def __iter__(self):
+        return iter(self.first)
+
+    def __len__(self):
+        return len(self.first)
+
+    cdef add(self, bytes name, bytes value):
+        cdef tuple spelt = NAMES.get(name)
+        cdef str lower, text
+        if spelt is None:
+            text = name.decode("ascii")
+            spelt = (text, text.lower())
+            if len(NAMES) < NAMES_MAX:
+                NAMES[name] = spelt
+        lower = spelt[1]
+        # What is no UTF-8 comes back byte for byte when it is written.
+        text = value.rstrip(b" \t").decode("utf-8", "surrogateescape")
+        self.pairs.append((spelt[0], text))
+        if lower not in self.first:
+            self.first[lower] = text
+        elif lower in ONCE:
+            raise Refused("bad_request", f"the header {lower} is given twice: send it once")
+
+
+Mapping.register(Headers)
+
+
+cdef class Reader:
+    """Reads one request after the other out of what is put in: its head, then its body or the pieces of it."""
+
+    def __init__(self):
+        self.parser = HttpRequestParser(self)
+        self.held = None
+        self.forget()
+
+    cdef put(self, bytes data):
+        """Bytes have come."""
+        if self.held is None:
+            self.held = data
+        else:
+            self.held = self.held[self.at:] + data
+            self.searched -= self.at
+        if self.held is data:
+            self.searched = 0
+        self.at = 0
+
+    cdef Py_ssize_t pending(self):
+        """Bytes that have not been looked at."""
+        return 0 if self.held is None else len(self.held) - self.at
+
+    cdef consume(self, Py_ssize_t end):
+        """What is held has been dealt with up to here."""
+        if end == len(self.held):
+            self.held = None
+        else:
+            self.at = self.searched = end
+
+    cdef bytes next_head(self, Py_ssize_t head_max):
+        """The next request's head, which the fields then describe; None: it is not whole. Raises Refused."""
+        cdef bytes held = self.held, head
+        cdef Py_ssize_t at = self.at, length = len(held), end
+        while at + 1 < length and held[at] == 13 and held[at + 1] == 10:
+            at += 2  # blank lines between requests; llhttp takes them too
+        if at == length:
+            self.held = None
+            return None
+        self.at = at
+        end = held.find(b"\r\n\r\n", max(self.searched, at))
+        if end < 0:
+            if not could_be_a_head(held, at):
+                raise Refused("bad_request", "this is not a valid HTTP/1.1 request: it has no method")
+            if length - at > head_max:
+                raise Refused("bad_request", f"the head is longer than {head_max} bytes")
+            self.searched = max(at, length - 3)
+            return None
+        end += 4
+        if end - at > head_max:
+            raise Refused("bad_request", f"the head is longer than {head_max} bytes")
+        head = held if at == 0 and end == length else held[at:end]
+        self.consume(end)
+        self.forget()
+        self.read(head)
+        if self.upgrade:
+            self.renew()
+        return head
+
+    cdef bytes next_body(self, int64_t body_max):
+        """The request's whole body; None: it is not whole. Raises Refused."""
+        return self.next_chunked(body_max) if self.chunked else self.next_sized()
+
+    cdef bytes next_sized(self):
+        """Of a body in one read there is one copy, of one in several reads too."""
+        cdef bytes held = self.held
+        cdef Py_ssize_t at = self.at
+        cdef int64_t there = len(held) - at, wanted = self.length - self.got
+        if self.pieces is None:
+            if there >= wanted and not self.upgrade:
+                self.feed(memoryview(held)[at:at + wanted])
+                self.consume(at + wanted)
+                return self.body.pop()
+            self.pieces = []
+        wanted = min(wanted, there)
+        self.consume(at + wanted)
+        self.pieces.append(held if wanted == len(held) else memoryview(held)[at:at + wanted])
+        self.got += wanted
+        if self.got < self.length:
+            return None
+        self.renew()
+        return self.joined()
+
+    cdef bytes next_chunked(self, int64_t body_max):
+        while self.held is not None and not self.complete:
+            self.feed_chunks()
+            if self.got > body_max:
+                raise too_large(f"longer than {body_max} bytes", body_max)
+        return self.joined() if self.complete else None
+
+    cdef bytes joined(self):
+        body = b"" if self.pieces is None else b"".join(self.pieces)
+        self.pieces = None
+        return body
+
+    cdef bytes next_piece(self):
+        """Bytes of the body as they came, for one who reads HTTP himself; complete says if it was the last."""
+        cdef bytes held = self.held
+        cdef Py_ssize_t at = self.at, end
+        if self.chunked:
+            end = self.feed_chunks()
+            self.pieces = None
+        else:
+            end = min(len(held), at + self.length - self.got)
+            self.got += end - at
+            self.consume(end)
+            if self.got == self.length:
+                self.complete = True
+                self.renew()
+        return held if at == 0 and end == len(held) else held[at:end]
+
+    cdef Py_ssize_t feed_chunks(self) except -1:
+        """Have llhttp read on, no further than a message may end. Where in what was held that was."""
+        cdef bytes held = self.held
+        cdef Py_ssize_t at = self.at, end = message_may_end(held, at, self.before)
+        self.feed(memoryview(held)[at:end])
+        self.before = last_three(self.before + held[max(at, end - 3):end])
+        self.consume(end)
+        if self.body:
+            if self.pieces is None:
+                self.pieces = []
+            for piece in self.body:
+                self.got += len(<bytes> piece)
+            self.pieces.extend(self.body)
+            self.body = []
+        return end
+
+    cdef void forget(self):
+        """The next message is another request."""
+        self.url = b""
+        self.headers = None
+        self.method = None
+        self.length = 0
+        self.chunked = False
+        self.minor = 1
+        self.keep_alive = False
+        self.upgrade = False
+        self.head_done = False
+        self.complete = False
+        self.body = []
+        self.pieces = None
+        self.got = 0
+        self.before = b""
+        self.count = 0
+
+    cdef void renew(self):
+        """The parser waits for a body that went past it."""
+        self.parser = HttpRequestParser(self)
+
+    cdef void close(self):
+        """It holds our methods: a cycle."""
+        self.parser = self.held = self.pieces = None
+
+    cdef read(self, bytes head):
+        cdef Py_ssize_t end = head.find(b"\r\n")
+        cdef bytes line_end = head[end - 9:end] if end >= 9 else b""
+        self.headers = Headers()
+        if line_end == b" HTTP/1.0":
+            self.minor = 0
+        elif line_end != b" HTTP/1.1":
+            self.refuse_version(head[:end])
+        try:
+            self.parser.feed_data(head)
+        except HttpParserUpgrade:
+            self.upgrade = True  # nobody here changes protocols: the request is served as what it is
+        except HttpParserCallbackError as error:
+            raise error.__context__ if isinstance(error.__context__, Exception) else error
+        except HttpParserError as error:
+            raise Refused("bad_request", f"this is not a valid HTTP/1.1 request: {error}")
+        if not self.head_done:
+            raise Refused("bad_request", "this is not a valid HTTP/1.1 request")
+        self.guard()
+
+    cdef refuse_version(self, bytes line):
+        version = line.rpartition(b" ")[2]
+        if version.startswith(b"HTTP/") and line.count(b" ") >= 2:
+            raise Refused("unsupported_version", "the HTTP version is not 1.0 or 1.1: speak HTTP/1.1")
+        raise Refused("bad_request", "this is not a valid HTTP/1.1 request: it has no request line of that version")
+
+    cdef guard(self):
+        """What every parser would read alike, and llhttp or aiohttp takes nevertheless."""
+        cdef Headers headers = self.headers
+        host = headers.first.get("host")
+        coding = headers.first.get("transfer-encoding")
+        if host is None:
+            if self.minor == 1:
+                raise Refused("bad_request", "the Host header is missing")
+        elif not HOST.fullmatch(host.encode("utf-8", "surrogateescape")):
+            raise Refused("bad_request", "the Host header is not HOST[:PORT]")
+        if coding is not None:
+            if self.minor == 0:
+                raise Refused("bad_request", "Transfer-Encoding in an HTTP/1.0 request: send Content-Length")
+            if coding.lower() != "chunked":
+                raise Refused("unsupported_coding", "the Transfer-Encoding is not chunked: send the body as it is")
+            if self.upgrade:
+                raise Refused("bad_request", "a chunked body in a request for another protocol: send Content-Length")
+            self.chunked = True
+        elif "content-length" in headers.first:
+            self.length = content_length(headers.first["content-length"])
+        expected = headers.first.get("expect")
+        if expected is not None and expected.lower() != "100-continue":
+            raise Refused("expectation_failed", "the Expect header is not 100-continue")
+        if self.method == b"CONNECT" or "sec-websocket-key1" in headers.first:
+            raise Refused("bad_request", "this server is no tunnel")
+
+    cdef feed(self, piece):
+        """A piece of a body that ends with its message or before."""
+        try:
+            self.parser.feed_data(piece)
+        except HttpParserCallbackError as error:
+            raise error.__context__ if isinstance(error.__context__, Exception) else error
+        except HttpParserError as error:
+            raise Refused("bad_request", f"the body's framing is broken: {error}")
+
+    # What llhttp calls
+
+    def on_url(self, bytes url):
+        self.url = self.url + url if self.url else url
+        if len(self.url) > LINE_MAX:
+            raise Refused("bad_request", f"the request line is longer than {LINE_MAX} bytes")
+
+    def on_header(self, bytes name, bytes value):
+        self.count += 1
+        if self.head_done:
+            raise Refused("bad_request", "the body has trailers: send what they say as headers")
+        if self.count > HEADERS_MAX:
+            raise Refused("bad_request", f"more than {HEADERS_MAX} headers")
+        if PyBytes_GET_SIZE(name) + PyBytes_GET_SIZE(value) > LINE_MAX:
+            raise Refused("bad_request", f"a header is longer than {LINE_MAX} bytes")
+        self.headers.add(name, value)
+
+    def on_headers_complete(self):
+        self.head_done = True
+        self.method = self.parser.get_method()
+        self.keep_alive = self.parser.should_keep_alive()
+
+    def on_body(self, bytes data):
+        self.body.append(data)
+
+    def on_message_complete(self):
+        self.complete = True
+
+
+cdef int64_t content_length(str text) except -1:
+    """llhttp has read it as digits; what it counts beyond that no limit allows."""
+    if not (text.isascii() and text.isdigit()):
+        raise Refused("bad_request", "the Content-Length is not a number")
+    if len(text) > LENGTH_DIGITS_MAX:
+        raise Refused("request_too_large", "the Content-Length is beyond every limit")
+    return int(text)
+
+
+cdef Py_ssize_t message_may_end(bytes held, Py_ssize_t at, bytes before):
+    """Behind the first CRLF CRLF that ends in held[at:], given the bytes before these; the end of held if none does."""
+    cdef Py_ssize_t seam = (before + held[at:at + 3]).find(b"\r\n\r\n") if before else -1
+    cdef Py_ssize_t end
+    if seam >= 0:
+        return at + seam + 4 - len(before)
+    end = held.find(b"\r\n\r\n", at)
+    return end + 4 if end >= 0 else len(held)
+
+
+cdef bint could_be_a_head(bytes held, Py_ssize_t at):
+    """Whether it begins like a request: letters and a blank. Anything else need not be waited for."""
+    cdef Py_ssize_t i = at, length = len(held)
+    cdef const unsigned char *bytes_ = held
+    while i < length and i - at < METHOD_MAX and (65 <= bytes_[i] <= 90 or bytes_[i] == 45):
+        i += 1
+    return i == length or (i > at and bytes_[i] == 32)
+
+
+cdef bytes last_three(bytes data):
+    cdef Py_ssize_t size = len(data)
+    return data[size - 3:] if size > 3 else data
+
+
+cdef too_large(str what, int64_t limit):
+    return Refused("request_too_large", f"the body is {what}, the limit is {limit} bytes (limits.body): send less")
