@@ -117,11 +117,11 @@ def connection_limits(config: Config, connections_max: int) -> Limits:
     timeouts = config.timeouts
     return Limits(
         connections=connections_max,
-        head_ns=10_000_000_000,
+        head_ns=timeouts.head_ns,
         body_ns=timeouts.body_ns,
         keep_alive_ns=timeouts.keep_alive_ns,
-        # A client that takes nothing for as long as a node may send nothing is as dead as the node would be.
-        stall_ns=timeouts.idle_ns,
+        stall_ns=timeouts.write_stall_ns,
+        head_bytes=config.limits.head,
         body_bytes=config.limits.body,
     )
 

@@ -81,11 +81,13 @@ class UserConfig:
 
 @dataclass(frozen=True, slots=True)
 class TimeoutsConfig:
+    head_ns: int
     body_ns: int
     connect_ns: int
     first_byte_ns: int
     idle_ns: int
     total_ns: int
+    write_stall_ns: int
     keep_alive_ns: int
     drain_ns: int
 
@@ -93,6 +95,7 @@ class TimeoutsConfig:
 @dataclass(frozen=True, slots=True)
 class LimitsConfig:
     body: int
+    head: int
     connections: int
     width: int
 

@@ -31,6 +31,7 @@ CODES: Final[dict[str, tuple[int, str]]] = {
     "user_queue_full": (429, "requests"),
     "internal_error": (500, "server_error"),
     "unsupported_coding": (501, "invalid_request_error"),
+    "unsupported_method": (501, "invalid_request_error"),
     "unsupported_version": (505, "invalid_request_error"),
     "upstream_error": (502, "server_error"),
     "no_healthy_node": (503, "server_error"),

@@ -24,7 +24,7 @@ from typing import Any, Final, cast
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
-from fairlead.clock import MILLISECOND_NS, Clock
+from fairlead.clock import MILLISECOND_NS, SECOND_NS, Clock
 from fairlead.core.heap import IndexedHeap
 from fairlead.errors import ApiError
 from fairlead.inspection import check_content_encoding
@@ -56,8 +56,8 @@ class Limits:
     body_ns: int
     keep_alive_ns: int
     stall_ns: int
-    head_bytes: int = 32 * 1024
-    body_bytes: int = 0
+    head_bytes: int
+    body_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +151,17 @@ class Listener:
             self._timer.cancel()
             self._timer = None
 
+    def check(self) -> None:
+        """Raise AssertionError unless every connection has one slot and one alarm, and every other slot is free."""
+        taken, free = len(self._open), len(self._free)
+        assert taken + free == self._limits.connections, f"{taken} slots are taken and {free} free"
+        assert len(self._alarms) == taken, f"{len(self._alarms)} alarms are set for {taken} connections"
+        assert not (taken and self._timer is None), "connections are open, and no timer runs"
+
+    @property
+    def open_count(self) -> int:
+        return len(self._open)
+
     # What the lanes need -------------------------------------------------------------------------
 
     def _accept(self) -> asyncio.Protocol:
@@ -220,12 +231,19 @@ class Listener:
         for slot in self._alarms.pop_due(now_ns):
             lane = self._open.get(slot)
             if lane is not None:
-                again_ns = lane.on_alarm(now_ns)
-                if self._open.get(slot) is lane:
-                    self._set_alarm(lane, again_ns)
+                self._set_alarm(lane, self._look_at(lane, now_ns))
         top = self._alarms.top()
         if top is not None:
             self._arm(top[0])
+
+    def _look_at(self, lane: Lane, now_ns: int) -> int:
+        """When to look at it again. A defect that shows on one connection must not stop the clock of the others."""
+        try:
+            return lane.on_alarm(now_ns)
+        except Exception:
+            log.exception("a connection's time could not be looked at")
+            lane.abort()
+            return now_ns + SECOND_NS
 
 
 class Common:

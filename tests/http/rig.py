@@ -1,7 +1,8 @@
 """A router with its nodes on loopback, for the tests; when a test ends, everything must be back to zero.
 
 ``async with routed(nodes, ...) as rig``: the router runs, every node was asked once. On the way out the invariants must
-be clean and all counts zero within a second, and the stopped router must have left no timer behind.
+be clean and all counts zero within a second, and the stopped router must have left no timer, no connection and no
+connection's slot or alarm behind.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from raw_server import Peer, RawServer
 
 from fairlead.app import Router
 from fairlead.config import load
+from fairlead.listener import Listener
 from fairlead.mocknode import MockNode, MockSettings, serving
 
 MODEL = "demo"
@@ -77,6 +79,10 @@ class Rig:
 
     def waiting(self) -> int:
         return self.router.driver.counters()["waiting"]
+
+    def connected(self) -> int:
+        """Clients' connections that the router has."""
+        return self.router._public.open_count
 
     def running(self) -> int:
         return self.router.driver.counters()["running"]
@@ -137,6 +143,9 @@ async def routed(
         finally:
             await router.stop(0.0)
         no_timers()
+        for listener in listeners(router):
+            listener.check()
+            assert listener.open_count == 0
 
 
 async def zero(rig: Rig) -> None:
@@ -144,6 +153,12 @@ async def zero(rig: Rig) -> None:
     await rig.until(lambda: not rig.waiting() and not rig.running(), "that nothing waits or runs")
     found = await rig.invariants()
     assert found["ok"] and found["waiting"] == found["leases"] == found["open_exchanges"] == 0, found
+    for listener in listeners(rig.router):
+        listener.check()
+
+
+def listeners(router: Router) -> list[Listener]:
+    return [listener for listener in (router._public, router._admin) if listener is not None]
 
 
 def no_timers() -> None:

@@ -176,7 +176,7 @@ def test_a_reader_that_stops_pauses_its_node_and_is_cut_in_the_end(no_leaks: Run
                     await asyncio.sleep(0)
             stopped.set()
 
-        async with RawNode(script) as node, routed(raw=[node.entry], timeouts={"idle": "600ms"}) as rig:
+        async with RawNode(script) as node, routed(raw=[node.entry], timeouts={"write_stall": "600ms"}) as rig:
             client = await Client.post(rig, chat_body(stream=True))
             await client.head()
             client.writer.transport.pause_reading()
@@ -205,7 +205,7 @@ def test_a_slow_reader_gets_everything_in_order(no_leaks: Run) -> None:
                 await peer.send(chunked(body[start : start + 100_000]))
             await peer.send(b"0\r\n\r\n")
 
-        async with RawNode(script) as node, routed(raw=[node.entry], timeouts={"idle": "500ms"}) as rig:
+        async with RawNode(script) as node, routed(raw=[node.entry], timeouts={"write_stall": "500ms"}) as rig:
             client = await Client.post(rig, chat_body(stream=True))
             await client.head()
             got = bytearray()

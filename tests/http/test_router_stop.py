@@ -17,7 +17,15 @@ from fairlead.listener import Limits, Listener
 
 Run = Callable[[Any], Any]
 SSE_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-LIMITS = Limits(connections=100, head_ns=10**10, body_ns=10**10, keep_alive_ns=6 * 10**10, stall_ns=6 * 10**10)
+LIMITS = Limits(
+    connections=100,
+    head_ns=10**10,
+    body_ns=10**10,
+    keep_alive_ns=6 * 10**10,
+    stall_ns=6 * 10**10,
+    head_bytes=32768,
+    body_bytes=0,
+)
 EVENT = b"9\r\ndata: 1\n\n\r\n"
 
 

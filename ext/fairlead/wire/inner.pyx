@@ -43,7 +43,8 @@ cdef class InnerTransport:
         return self.lane.transport.get_write_buffer_size()
 
     def pause_reading(self):
-        self.lane.transport.pause_reading()
+        if not self.lane.inner_whole:  # what follows a request is not aiohttp's
+            self.lane.transport.pause_reading()
 
     def resume_reading(self):
         self.lane.transport.resume_reading()

@@ -19,20 +19,24 @@ cdef class Lane(Patience):
     cdef str query
     cdef str peer_ip
     cdef bint advancing
+    cdef bint yielded           # go_on is to come
     cdef bint fresh             # nothing was received on it yet
     cdef bint discarding        # of what follows too much came: the connection ends with this answer
     cdef bint inner_whole       # aiohttp has the whole request
     cdef bint inner_answered
     cdef bint inner_wrote
+    cdef bint inner_paused
 
     cdef advance(self)
+    cdef bint has_to_wait(self, bint for_others) except -1
+    cdef go_on_later(self)
     cdef bint read_head(self) except -1
     cdef take_lane(self)
     cdef begin(self, bytes body)
     cdef give_inner(self, bytes head)
     cdef forward(self)
-    cdef inner_done(self)
     cdef refuse(self, error)
     cdef refuse_head(self, error)
     cdef send_error(self, error, bint keep)
     cdef answered(self)
+    cdef leave(self)

@@ -18,6 +18,7 @@ patience.pyx, its writing half in answer.pyx, what llhttp reads for it in reader
 """
 
 import logging
+import re
 import socket
 import struct
 
@@ -31,9 +32,11 @@ log = logging.getLogger("fairlead.lane")
 
 cdef enum:
     SURPLUS_MAX = 65536     # bytes behind a request that is not answered yet
+    TURN_MAX = 32           # requests of one connection that are looked at in one turn of the loop
 
 # Closes with RST: a reader for whom the end of the connection is the end of the answer must not take this for it.
 cdef bytes NO_LINGER = struct.pack("ii", 1, 0)
+cdef object UPGRADE = re.compile(rb"(?i)\r\nupgrade:[^\r]*")
 cdef bytes CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -68,34 +71,37 @@ cdef class Lane(Patience):
         self.reader.close()
         if self.slot >= 0:
             self.settings.gone(self)
-        if call is not None:
-            call.client_gone()
-        if inner is not None:
-            inner.connection_lost(error)
+        try:
+            if call is not None:
+                call.client_gone()
+        finally:
+            if inner is not None:
+                inner.connection_lost(error)
 
     def eof_received(self):
-        """A client that sends no more is taken for gone; the transport then closes by itself."""
-        call = self.call
+        """A client that sends no more is taken for gone."""
+        call, self.call = self.call, None
+        self.close_gently(True)
         if call is not None:
-            self.call = None
-            self.state = CLOSING
-            self.since_ns = self.settings.now_ns()
             call.client_gone()
-            self.set_alarm()
 
     def data_received(self, bytes data not None):
+        cdef Reader reader = self.reader
+        cdef bint idle = self.state == READING and reader.held is None
         self.fresh = False
+        if self.state >= CLOSING or self.discarding:
+            return
         if self.state == READING or self.state == BODY or (self.state == INNER and not self.inner_whole):
-            if self.state == READING and self.reader.held is None:
-                self.since_ns = self.settings.now_ns()
-            self.reader.put(data)
+            reader.put(data)
             if not self.advancing:
                 self.advance()
-        elif self.reader.pending() + len(data) <= SURPLUS_MAX:
-            self.reader.put(data)
+            if idle and self.state == READING and reader.held is not None:
+                self.since_ns = self.settings.now_ns()  # a head has begun
+        elif reader.pending() + len(data) <= SURPLUS_MAX:
+            reader.put(data)
         else:
             self.discarding = True
-            self.reader.held = None
+            reader.held = None
 
     def pause_writing(self):
         self.blocked = True
@@ -103,27 +109,33 @@ cdef class Lane(Patience):
         self.stalled_bytes = self.transport.get_write_buffer_size()
         if self.call is not None:
             self.call.pause()
-        elif self.inner is not None:
+        elif self.state == INNER:
+            self.inner_paused = True
             self.inner.pause_writing()
         self.set_alarm()
 
     def resume_writing(self):
         self.blocked = False
         self.since_ns = self.settings.now_ns()
+        if self.inner_paused:  # it minds being told what it knows
+            self.inner_paused = False
+            self.inner.resume_writing()
         if self.call is not None:
             self.call.resume()
-        elif self.inner is not None:
-            self.inner.resume_writing()
+        elif self.state == READING and not self.yielded:
+            self.go_on_later()
 
     # Reading ---------------------------------------------------------------------------------------
 
     cdef advance(self):
         """Look at what is held until more is needed or a request is with somebody."""
+        cdef int heads = 0
         self.advancing = True
         try:
             while self.reader.held is not None:
                 if self.state == READING:
-                    if not self.read_head():
+                    heads += 1
+                    if self.has_to_wait(heads > TURN_MAX) or not self.read_head():
                         break
                 elif self.state == BODY:
                     body = self.reader.next_body(self.settings.body_max)
@@ -139,11 +151,33 @@ cdef class Lane(Patience):
         except Exception as error:
             # A defect of ours; this connection can't be trusted any more, the others can.
             log.exception("a connection failed")
-            self.transport.abort()
+            self.abort()
         finally:
             self.advancing = False
         if self.state != CALL:
             self.set_alarm()
+
+    cdef bint has_to_wait(self, bint for_others) except -1:
+        """Whether the next request is not looked at now: for others have waited while this client's were, or it has
+        not taken its answers. As it has no place and no slot meanwhile, it need not be read either."""
+        if for_others and not self.yielded:
+            self.go_on_later()
+        if self.blocked or self.yielded:
+            self.transport.pause_reading()
+            return True
+        return False
+
+    cdef go_on_later(self):
+        """In a turn of its own: within the callbacks of a transport one must not close it."""
+        self.yielded = True
+        self.settings.loop.call_soon(self.go_on)
+
+    def go_on(self):
+        self.yielded = False
+        if self.state == READING and not self.blocked:
+            self.transport.resume_reading()
+            if self.reader.held is not None:
+                self.advance()
 
     cdef bint read_head(self) except -1:
         """False: there is no whole head yet."""
@@ -185,7 +219,7 @@ cdef class Lane(Patience):
             return
         self.state = BODY
         self.since_ns = settings.now_ns()
-        if reader.held is None and "expect" in reader.headers.first:
+        if reader.held is None and self.minor == 1 and "expect" in reader.headers.first:
             self.transport.write(CONTINUE)
 
     cdef refuse_head(self, error):
@@ -224,15 +258,18 @@ cdef class Lane(Patience):
         self.since_ns = self.settings.now_ns()
         if self.inner is None:
             self.inner = self.settings.inner(self)
-        self.inner.data_received(head)
+        # Nobody here changes protocols, and aiohttp must not prepare to.
+        self.inner.data_received(UPGRADE.sub(b"", head) if self.reader.upgrade else head)
 
     cdef forward(self):
         """A piece of the body that aiohttp waits for."""
         cdef bytes piece = self.reader.next_piece()
         self.inner_whole = self.reader.complete
         self.inner.data_received(piece)
-        if self.inner_whole and self.inner_answered:
-            self.inner_done()
+        if self.inner_whole:
+            self.transport.resume_reading()  # nothing that comes now is aiohttp's to stop
+            if self.inner_answered:
+                self.answered()
 
     def on_inner_answer(self, bint keep):
         """aiohttp has written an answer. keep: it would take another request."""
@@ -241,16 +278,16 @@ cdef class Lane(Patience):
         self.inner_answered = True
         self.keep = self.keep and keep
         if self.inner_whole:
-            self.inner_done()
+            self.answered()
 
     def on_inner_close(self):
         """aiohttp is done with the connection."""
         if self.state == INNER:
             self.close_gently(self.inner_whole)
-
-    cdef inner_done(self):
-        if self.keep:  # else aiohttp closes
-            self.answered()
+        elif self.state == READING:
+            self.leave()
+        else:
+            self.keep = False
 
     # The answer (fairlead.call.Carrier) ------------------------------------------------------------
 
@@ -262,7 +299,8 @@ cdef class Lane(Patience):
         self.answered()
 
     def fail(self, error):
-        if self.state == CALL:
+        self.call = None
+        if self.state == CALL:  # else the connection is being aborted
             self.send_error(error, self.keep)
             self.answered()
 
@@ -273,7 +311,7 @@ cdef class Lane(Patience):
         if event is not None:
             self.chunk.append(event)
             self.flush()
-            self.close_gently(True)
+            self.leave()
             return
         self.flush()
         plug = self.transport.get_extra_info("socket")
@@ -290,26 +328,31 @@ cdef class Lane(Patience):
 
     cdef refuse(self, error):
         """A request that does not get as far as the gateway. Its body may still be on its way."""
-        if self.state == CLOSING or self.state == CLOSED:
+        if self.state >= CLOSING:
             return
-        if self.state == INNER and self.inner_wrote:
-            self.transport.abort()
+        if self.state != INNER or not self.inner_wrote:
+            self.send_error(error, False)
+        elif not self.inner_answered:  # half an answer is out
+            self.abort()
             return
-        self.send_error(error, False)
         self.close_gently(False)
 
     cdef answered(self):
         """An answer is out: the next request, or the end."""
         self.call = None
-        if self.state == CLOSED:
+        if self.state >= CLOSING:
             return
         self.since_ns = self.settings.now_ns()
         if not self.keep or self.discarding or self.settings.draining:
-            self.close_gently(not self.discarding)
+            self.leave()
             return
         self.state = READING
         if self.reader.held is not None and not self.advancing:
             self.advance()
+
+    cdef leave(self):
+        """What was written is the last. Who has sent more than was answered may be sending still."""
+        self.close_gently(self.reader.held is None and not self.discarding)
 
     # The end ---------------------------------------------------------------------------------------
 
@@ -318,9 +361,11 @@ cdef class Lane(Patience):
         if self.state == READING:
             self.close_gently(True)
         elif self.state == BODY:
-            self.transport.abort()
+            self.abort()
 
     cdef int64_t limit_ns(self):
+        if self.yielded:
+            return 0  # it is our turn
         if self.state == READING:
             return self.settings.head_ns if self.fresh or self.reader.held is not None else self.settings.keep_alive_ns
         if self.state == BODY or (self.state == INNER and not self.inner_whole):

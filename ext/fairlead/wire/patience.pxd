@@ -50,3 +50,5 @@ cdef class Patience(Answer):
     cdef int64_t due_ns(self, int64_t now_ns)
     cdef set_alarm(self)
     cdef look_at_stall(self, int64_t now_ns)
+
+    cpdef abort(self)

@@ -53,8 +53,9 @@ cdef class Patience(Answer):
         self.state = CLOSING
         self.since_ns = self.looked_ns = self.settings.now_ns()
         self.stalled_bytes = self.transport.get_write_buffer_size()
-        self.lingering = not input_is_whole and self.transport.can_write_eof()
+        self.lingering = not input_is_whole
         if self.lingering:
+            self.transport.resume_reading()
             self.transport.write_eof()
         else:
             self.transport.close()
@@ -63,18 +64,20 @@ cdef class Patience(Answer):
     def is_closing(self):
         return self.state >= CLOSING or self.transport.is_closing()
 
-    def abort(self):
-        if self.transport is not None:
+    cpdef abort(self):
+        """End it now; what is under way on it is told when the transport is gone."""
+        if self.state != CLOSED:
+            self.state = CLOSING
             self.transport.abort()
 
     cdef int64_t due_ns(self, int64_t now_ns):
         """When to look at it, as things stand."""
         cdef int64_t limit_ns
-        if self.blocked or (self.state == CLOSING and not self.lingering):
+        if self.lingering:
+            return self.looked_ns + LINGER_NS
+        if self.blocked or self.state == CLOSING:
             limit_ns = self.settings.stall_ns
             return min(self.since_ns + limit_ns, self.looked_ns + limit_ns // LOOKS)
-        if self.state == CLOSING:
-            return self.since_ns + LINGER_NS
         limit_ns = self.limit_ns()
         return self.since_ns + limit_ns if limit_ns else now_ns + self.settings.keep_alive_ns
 
@@ -96,13 +99,12 @@ cdef class Patience(Answer):
         return self.alarm_ns
 
     cdef look_at_stall(self, int64_t now_ns):
-        """The client has not taken all that was written: has it taken some since we looked?"""
+        """The client has not taken all that was written: has it taken some since we looked? One that has taken all,
+        and is read for a moment, is done with."""
         cdef size_t left = self.transport.get_write_buffer_size()
-        if self.lingering:
-            self.transport.abort()
-        elif left < self.stalled_bytes:
+        if left < self.stalled_bytes:
             self.since_ns = now_ns
-        elif now_ns - self.since_ns >= self.settings.stall_ns:
-            self.transport.abort()
+        elif (self.lingering and not left) or now_ns - self.since_ns >= self.settings.stall_ns:
+            self.abort()
         self.stalled_bytes = left
         self.looked_ns = now_ns

@@ -1,5 +1,6 @@
 """One client's requests as llhttp reads them; see reader.pyx."""
 
+from fairlead.wire.chunks cimport Chunks
 from libc.stdint cimport int64_t
 
 cdef class Headers:
@@ -19,16 +20,16 @@ cdef class Reader:
     cdef bytes method
     cdef int64_t length        # of the body, where it is not chunked
     cdef int64_t got           # of it
-    cdef list body             # what llhttp has just told
-    cdef list pieces           # of a body that came in several reads
-    cdef bytes before          # the last bytes of a chunked body that were fed
+    cdef bytes body            # what llhttp has just told
+    cdef object pieces         # of a body that comes in several reads: a BytesIO
+    cdef Chunks chunks         # of a chunked body
     cdef int count             # of headers
     cdef int minor             # HTTP/1.minor
     cdef bint chunked
     cdef bint keep_alive
     cdef bint upgrade
     cdef bint head_done
-    cdef bint complete         # the message has ended
+    cdef bint complete         # next_piece has given the last
 
     cdef put(self, bytes data)
     cdef Py_ssize_t pending(self)
@@ -39,13 +40,12 @@ cdef class Reader:
     cdef bytes next_chunked(self, int64_t body_max)
     cdef bytes joined(self)
     cdef bytes next_piece(self)
-    cdef Py_ssize_t feed_chunks(self) except -1
     cdef void forget(self)
     cdef void renew(self)
     cdef void close(self)
     cdef read(self, bytes head)
     cdef refuse_version(self, bytes line)
     cdef guard(self)
-    cdef feed(self, piece)
+    cdef feed(self, body)
 
 cdef too_large(str what, int64_t limit)

@@ -3,18 +3,28 @@
 Promise: a request that passes is read the same way by every HTTP program behind us: method, target, headers and where
 its body ends. All else is refused with a status and the reason, before anything of it has gone anywhere.
 
-Theory. llhttp frames strictly (no leniency is switched on); a strict head ends at its first CRLF CRLF and a body of
-chunks at some CRLF CRLF, so bytes are fed in pieces that end there, and a message never ends inside of a piece. What
-follows a message has therefore not been looked at by anybody when it ends. A body of known length is not fed at all
-if it does not come with its head: it is counted, and the parser that still waits for it is thrown away.
+Theory. llhttp reads heads, strictly (no leniency is switched on); a strict head ends at its first CRLF CRLF, so it is
+fed alone, and what follows it has not been looked at by anybody. Bodies are framed here: one of known length is counted,
+one in chunks is read by chunks.pyx. llhttp, which waits for the body, gets it where it is all there and of known
+length; else that parser is thrown away.
 """
 
 import re
 from collections.abc import Mapping
+from io import BytesIO
 
-from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
+from httptools import (
+    HttpParserCallbackError,
+    HttpParserError,
+    HttpParserInvalidMethodError,
+    HttpParserUpgrade,
+    HttpRequestParser,
+)
+
+from fairlead.wire.chunks import Refused
 
 from cpython.bytes cimport PyBytes_GET_SIZE
+from fairlead.wire.chunks cimport Chunks
 from libc.stdint cimport int64_t
 
 cdef enum:
@@ -22,6 +32,7 @@ cdef enum:
     LINE_MAX = 8190        # bytes of a target, or of a header's name and value together
     HEADERS_MAX = 128
     NAMES_MAX = 1024       # spellings of header names that are remembered
+    NAME_MAX = 64          # bytes of such a name
     LENGTH_DIGITS_MAX = 15
     METHOD_MAX = 24
 
@@ -32,15 +43,6 @@ cdef frozenset ONCE = frozenset((
     "transfer-encoding", "user-agent",
 ))
 cdef object HOST = re.compile(rb"[A-Za-z0-9._~%!$&'()*+,;=:\[\]-]*")
-
-
-class Refused(Exception):
-    """A request that goes no further. code: one of the router's error codes; the connection is closed after it."""
-
-    def __init__(self, code, message):
-        super().__init__(message)
-        self.code = code
-        self.message = message
 
 
 cdef class Headers:
@@ -82,7 +84,7 @@ cdef class Headers:
         if spelt is None:
             text = name.decode("ascii")
             spelt = (text, text.lower())
-            if len(NAMES) < NAMES_MAX:
+            if len(name) <= NAME_MAX and len(NAMES) < NAMES_MAX:
                 NAMES[name] = spelt
         lower = spelt[1]
         # What is no UTF-8 comes back byte for byte when it is written.
@@ -109,11 +111,10 @@ cdef class Reader:
         """Bytes have come."""
         if self.held is None:
             self.held = data
+            self.searched = 0
         else:
             self.held = self.held[self.at:] + data
             self.searched -= self.at
-        if self.held is data:
-            self.searched = 0
         self.at = 0
 
     cdef Py_ssize_t pending(self):
@@ -131,29 +132,27 @@ cdef class Reader:
         """The next request's head, which the fields then describe; None: it is not whole. Raises Refused."""
         cdef bytes held = self.held, head
         cdef Py_ssize_t at = self.at, length = len(held), end
+        self.headers = None  # those of the request before are not this one's
         while at + 1 < length and held[at] == 13 and held[at + 1] == 10:
             at += 2  # blank lines between requests; llhttp takes them too
         if at == length:
             self.held = None
             return None
         self.at = at
+        if held[at] == 13 and at + 1 == length:
+            return None
+        check_method(held, at)
         end = held.find(b"\r\n\r\n", max(self.searched, at))
+        if (length if end < 0 else end + 4) - at > head_max:
+            raise Refused("bad_request", f"the head is longer than {head_max} bytes (limits.head)")
         if end < 0:
-            if not could_be_a_head(held, at):
-                raise Refused("bad_request", "this is not a valid HTTP/1.1 request: it has no method")
-            if length - at > head_max:
-                raise Refused("bad_request", f"the head is longer than {head_max} bytes")
             self.searched = max(at, length - 3)
             return None
         end += 4
-        if end - at > head_max:
-            raise Refused("bad_request", f"the head is longer than {head_max} bytes")
         head = held if at == 0 and end == length else held[at:end]
         self.consume(end)
         self.forget()
         self.read(head)
-        if self.upgrade:
-            self.renew()
         return head
 
     cdef bytes next_body(self, int64_t body_max):
@@ -169,11 +168,12 @@ cdef class Reader:
             if there >= wanted and not self.upgrade:
                 self.feed(memoryview(held)[at:at + wanted])
                 self.consume(at + wanted)
-                return self.body.pop()
-            self.pieces = []
+                body, self.body = self.body, b""  # it may be large, and the connection idle for long
+                return body
+            self.pieces = BytesIO()
         wanted = min(wanted, there)
+        self.pieces.write(memoryview(held)[at:at + wanted])
         self.consume(at + wanted)
-        self.pieces.append(held if wanted == len(held) else memoryview(held)[at:at + wanted])
         self.got += wanted
         if self.got < self.length:
             return None
@@ -181,14 +181,17 @@ cdef class Reader:
         return self.joined()
 
     cdef bytes next_chunked(self, int64_t body_max):
-        while self.held is not None and not self.complete:
-            self.feed_chunks()
-            if self.got > body_max:
-                raise too_large(f"longer than {body_max} bytes", body_max)
-        return self.joined() if self.complete else None
+        cdef Chunks chunks = self.chunks
+        if self.pieces is None:
+            self.pieces = BytesIO()
+        self.consume(chunks.feed(self.held, self.at, self.pieces.write))
+        if chunks.got > body_max:
+            raise too_large(f"longer than {body_max} bytes", body_max)
+        return self.joined() if chunks.done else None
 
     cdef bytes joined(self):
-        body = b"" if self.pieces is None else b"".join(self.pieces)
+        """What pieces has, which gives it without a copy."""
+        body = self.pieces.getvalue()
         self.pieces = None
         return body
 
@@ -197,32 +200,16 @@ cdef class Reader:
         cdef bytes held = self.held
         cdef Py_ssize_t at = self.at, end
         if self.chunked:
-            end = self.feed_chunks()
-            self.pieces = None
+            end = self.chunks.feed(held, at, None)
+            self.complete = self.chunks.done
         else:
             end = min(len(held), at + self.length - self.got)
             self.got += end - at
-            self.consume(end)
             if self.got == self.length:
                 self.complete = True
                 self.renew()
-        return held if at == 0 and end == len(held) else held[at:end]
-
-    cdef Py_ssize_t feed_chunks(self) except -1:
-        """Have llhttp read on, no further than a message may end. Where in what was held that was."""
-        cdef bytes held = self.held
-        cdef Py_ssize_t at = self.at, end = message_may_end(held, at, self.before)
-        self.feed(memoryview(held)[at:end])
-        self.before = last_three(self.before + held[max(at, end - 3):end])
         self.consume(end)
-        if self.body:
-            if self.pieces is None:
-                self.pieces = []
-            for piece in self.body:
-                self.got += len(<bytes> piece)
-            self.pieces.extend(self.body)
-            self.body = []
-        return end
+        return held if at == 0 and end == len(held) else held[at:end]
 
     cdef void forget(self):
         """The next message is another request."""
@@ -236,10 +223,10 @@ cdef class Reader:
         self.upgrade = False
         self.head_done = False
         self.complete = False
-        self.body = []
+        self.body = b""
         self.pieces = None
+        self.chunks = None
         self.got = 0
-        self.before = b""
         self.count = 0
 
     cdef void renew(self):
@@ -261,14 +248,18 @@ cdef class Reader:
         try:
             self.parser.feed_data(head)
         except HttpParserUpgrade:
-            self.upgrade = True  # nobody here changes protocols: the request is served as what it is
+            self.upgrade = True  # it is served as what it is
         except HttpParserCallbackError as error:
             raise error.__context__ if isinstance(error.__context__, Exception) else error
+        except HttpParserInvalidMethodError:
+            raise Refused("unsupported_method", "the method is none that this server knows")
         except HttpParserError as error:
             raise Refused("bad_request", f"this is not a valid HTTP/1.1 request: {error}")
         if not self.head_done:
             raise Refused("bad_request", "this is not a valid HTTP/1.1 request")
         self.guard()
+        if self.chunked or self.upgrade:
+            self.renew()
 
     cdef refuse_version(self, bytes line):
         version = line.rpartition(b" ")[2]
@@ -291,21 +282,22 @@ cdef class Reader:
                 raise Refused("bad_request", "Transfer-Encoding in an HTTP/1.0 request: send Content-Length")
             if coding.lower() != "chunked":
                 raise Refused("unsupported_coding", "the Transfer-Encoding is not chunked: send the body as it is")
-            if self.upgrade:
-                raise Refused("bad_request", "a chunked body in a request for another protocol: send Content-Length")
             self.chunked = True
+            self.chunks = Chunks()
         elif "content-length" in headers.first:
             self.length = content_length(headers.first["content-length"])
         expected = headers.first.get("expect")
         if expected is not None and expected.lower() != "100-continue":
             raise Refused("expectation_failed", "the Expect header is not 100-continue")
-        if self.method == b"CONNECT" or "sec-websocket-key1" in headers.first:
-            raise Refused("bad_request", "this server is no tunnel")
+        if self.method == b"CONNECT":
+            raise Refused("unsupported_method", "the method is CONNECT: this server is no tunnel")
+        if "sec-websocket-key1" in headers.first:
+            raise Refused("bad_request", "a handshake of a WebSocket draft: there are no WebSockets here")
 
-    cdef feed(self, piece):
-        """A piece of a body that ends with its message or before."""
+    cdef feed(self, body):
+        """The whole body, after which the parser is ready for the next head."""
         try:
-            self.parser.feed_data(piece)
+            self.parser.feed_data(body)
         except HttpParserCallbackError as error:
             raise error.__context__ if isinstance(error.__context__, Exception) else error
         except HttpParserError as error:
@@ -320,8 +312,6 @@ cdef class Reader:
 
     def on_header(self, bytes name, bytes value):
         self.count += 1
-        if self.head_done:
-            raise Refused("bad_request", "the body has trailers: send what they say as headers")
         if self.count > HEADERS_MAX:
             raise Refused("bad_request", f"more than {HEADERS_MAX} headers")
         if PyBytes_GET_SIZE(name) + PyBytes_GET_SIZE(value) > LINE_MAX:
@@ -334,10 +324,7 @@ cdef class Reader:
         self.keep_alive = self.parser.should_keep_alive()
 
     def on_body(self, bytes data):
-        self.body.append(data)
-
-    def on_message_complete(self):
-        self.complete = True
+        self.body = data
 
 
 cdef int64_t content_length(str text) except -1:
@@ -349,28 +336,17 @@ cdef int64_t content_length(str text) except -1:
     return int(text)
 
 
-cdef Py_ssize_t message_may_end(bytes held, Py_ssize_t at, bytes before):
-    """Behind the first CRLF CRLF that ends in held[at:], given the bytes before these; the end of held if none does."""
-    cdef Py_ssize_t seam = (before + held[at:at + 3]).find(b"\r\n\r\n") if before else -1
-    cdef Py_ssize_t end
-    if seam >= 0:
-        return at + seam + 4 - len(before)
-    end = held.find(b"\r\n\r\n", at)
-    return end + 4 if end >= 0 else len(held)
-
-
-cdef bint could_be_a_head(bytes held, Py_ssize_t at):
-    """Whether it begins like a request: letters and a blank. Anything else need not be waited for."""
+cdef bint check_method(bytes held, Py_ssize_t at) except -1:
+    """What does not begin like a request, letters and a blank, need not be waited for."""
     cdef Py_ssize_t i = at, length = len(held)
     cdef const unsigned char *bytes_ = held
     while i < length and i - at < METHOD_MAX and (65 <= bytes_[i] <= 90 or bytes_[i] == 45):
         i += 1
-    return i == length or (i > at and bytes_[i] == 32)
-
-
-cdef bytes last_three(bytes data):
-    cdef Py_ssize_t size = len(data)
-    return data[size - 3:] if size > 3 else data
+    if i - at == METHOD_MAX:
+        raise Refused("unsupported_method", "the method is none that this server knows")
+    if i < length and (i == at or bytes_[i] != 32):
+        raise Refused("bad_request", "this is not a valid HTTP/1.1 request: it has no method")
+    return True
 
 
 cdef too_large(str what, int64_t limit):

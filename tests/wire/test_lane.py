@@ -1,0 +1,312 @@
+"""One lane and what may come over it, in every order: it answers or ends, tells everybody once, and costs no more than
+its bytes."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import time
+from collections.abc import Callable
+
+import pytest
+from lone_lane import INNER_ANSWER, SECOND_NS, LoneLane
+
+from fairlead.errors import ApiError
+
+HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n"
+POST = HEAD + b"Content-Length: 2\r\n\r\n{}"
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+GET = b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n"
+OFFERED = b"GET /v1/models HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n"
+BIG = 1 << 20
+ANSWER = [("Content-Length", "2")]
+
+
+def head_of(lane: LoneLane, at: int = 0) -> bytes:
+    return bytes(lane.plug.written[at:]).partition(b"\r\n\r\n")[0]
+
+
+# What it costs ---------------------------------------------------------------------------------------
+
+
+def seconds(stream: bytes, size: int) -> float:
+    lane = LoneLane(answering=False, body_max=1 << 30)
+    lane.feed(POST[:10])
+    lane.feed(POST[10:])
+    lane.lane.fail(ApiError("queue_full", "no"))
+    pieces = [stream[at : at + size] for at in range(0, len(stream), size)]
+    begun = time.process_time()
+    lane.feed(*pieces)
+    spent = time.process_time() - begun
+    assert len(lane.seen) == 2 and lane.end == "more"
+    return spent
+
+
+@pytest.mark.parametrize("size", [1 << 18, 1461])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"%x\r\n%b\r\n0\r\n\r\n" % (BIG, b"\r\n" * (BIG // 2)),
+        b"1\r\n\n\r\n" * (BIG // 6) + b"0\r\n\r\n",
+        b"2\r\n\r\n\r\n" * (BIG // 7) + b"0\r\n\r\n",
+        b"1;a=b;c\r\nx\r\n" * (BIG // 12) + b"0\r\n\r\n",
+        b"%0*x\r\nx\r\n" % (15, 1) * (BIG // 20) + b"0\r\n\r\n",
+    ],
+    ids=["line ends", "1 byte chunks", "2 byte chunks", "extensions", "zeros"],
+)
+def test_a_body_in_chunks_costs_what_its_bytes_cost(body: bytes, size: int) -> None:
+    """Fed to llhttp up to wherever it might end, one of line ends took a thousand times as long."""
+    plain = min(seconds(HEAD + b"Content-Length: %d\r\n\r\n" % BIG + b"x" * BIG, size) for _ in range(3))
+    assert min(seconds(CHUNKED + body, size) for _ in range(3)) < max(100 * plain, 0.3)
+
+
+def test_a_body_of_many_pieces_takes_no_more_memory_than_it_has_bytes() -> None:
+    lane = LoneLane(answering=False, body_max=BIG)
+    lane.feed(HEAD + b"Content-Length: %d\r\n\r\n" % BIG)
+    gc.collect()
+    before = sys.getallocatedblocks()
+    for _ in range(BIG // 4):
+        lane.lane.data_received(bytes(2))
+    assert sys.getallocatedblocks() - before < 1000
+    lane.feed(b"x" * (BIG // 2))
+    assert lane.seen[0].body == bytes(BIG // 2) + b"x" * (BIG // 2)
+
+
+def test_a_body_is_not_kept_by_a_connection_that_is_idle() -> None:
+    lane = LoneLane()
+    body = b"x" * 50_000
+    lane.feed(HEAD + b"Content-Length: 50000\r\n\r\n" + body)
+    (seen,) = lane.seen
+    # The test's own name, the attribute, and the argument.
+    assert sys.getrefcount(seen.body) <= 3
+
+
+def test_requests_that_come_in_one_read_are_not_all_answered_in_one_turn() -> None:
+    lane = LoneLane()
+    lane.lane.data_received(POST * 1000)
+    assert len(lane.seen) <= 32
+    assert not lane.plug.reading
+    lane.settle()
+    assert len(lane.seen) == 1000
+    assert lane.plug.reading
+
+
+# A client that does not read -------------------------------------------------------------------------
+
+
+def full(lane: LoneLane, buffered: int = 100_000) -> None:
+    lane.plug.buffered = buffered
+    lane.lane.pause_writing()
+
+
+def taken(lane: LoneLane) -> None:
+    lane.plug.buffered = 0
+    lane.lane.resume_writing()
+    lane.settle()
+
+
+@pytest.mark.parametrize("request_", [POST, GET], ids=["lane", "aiohttp"])
+def test_who_takes_no_answers_is_not_answered_nor_read_any_more(request_: bytes) -> None:
+    lane = LoneLane()
+    lane.feed(request_)
+    full(lane)
+    lane.feed(request_ * 5)
+    assert len(lane.seen) == 1
+    assert not lane.plug.reading
+    taken(lane)
+    assert len(lane.seen) == 6
+    assert lane.plug.reading
+
+
+def test_aiohttp_is_told_to_go_on_only_if_it_was_told_to_wait() -> None:
+    """It asserts that; and a writer of its own that was not told would wait for ever."""
+    lane = LoneLane(answering=False)
+    lane.feed(GET)
+    assert lane.inner is not None
+    full(lane)
+    lane.answer_inner()
+    lane.feed(POST)
+    taken(lane)
+    full(lane)
+    lane.lane.fail(ApiError("queue_full", "no"))
+    taken(lane)
+    assert lane.inner.told == ["pause", "resume"]
+    assert lane.waiting[0].told == ["pause"]
+
+
+@pytest.mark.parametrize("stalls", [True, False])
+def test_the_last_answer_is_cut_only_if_nothing_of_it_is_taken(stalls: bool) -> None:
+    """The end of what a client sends is waited for a second only, the end of what it reads as long as it reads."""
+    lane = LoneLane()
+    lane.feed(POST)
+    full(lane, 90_000)
+    lane.feed(b"garbage")
+    taken_ = [90_000 - (0 if stalls else 10_000) * step for step in range(1, 10)]
+    lane.lane.resume_writing()
+    lane.plug.buffered = 90_000
+    lane.settle()
+    assert lane.refused == ["bad_request"] and lane.plug.ended == "eof"
+    for step, left in enumerate(taken_):
+        lane.plug.buffered = left
+        lane.now_ns = (step + 1) * 3 * SECOND_NS
+        lane.lane.on_alarm(lane.now_ns)
+        if stalls and step >= 3:  # 12 s of 10
+            assert lane.plug.ended == "abort"
+            return
+        assert lane.plug.ended == "eof"
+    lane.plug.buffered = 0
+    for _ in range(2):
+        lane.now_ns += 3 * SECOND_NS
+        lane.lane.on_alarm(lane.now_ns)
+    assert lane.plug.ended == "abort"
+
+
+# Time ------------------------------------------------------------------------------------------------
+
+
+def test_blank_lines_do_not_keep_an_idle_connection() -> None:
+    lane = LoneLane(keep_alive_ns=60 * SECOND_NS)
+    lane.feed(POST)
+    for second in range(1, 80):
+        lane.now_ns = second * SECOND_NS
+        lane.feed(b"\r\n")
+        lane.lane.on_alarm(lane.now_ns)
+        if lane.plug.ended:
+            break
+    assert (second, lane.plug.ended, lane.refused) == (60, "close", [])
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_head_has_its_time_from_its_first_byte(first: bool) -> None:
+    lane = LoneLane(keep_alive_ns=60 * SECOND_NS)
+    if not first:
+        lane.feed(POST)
+    lane.now_ns = 9 * SECOND_NS
+    for byte in POST[:20]:
+        lane.feed(bytes([byte]))
+        lane.lane.on_alarm(lane.now_ns)
+        if lane.plug.ended:
+            break
+        lane.now_ns += SECOND_NS
+    assert (lane.now_ns, lane.refused) == (19 * SECOND_NS, ["request_timeout"])
+
+
+# Small print -----------------------------------------------------------------------------------------
+
+
+def test_an_error_does_not_borrow_the_id_of_the_request_before() -> None:
+    lane = LoneLane()
+    lane.feed(POST.replace(b"Host: x", b"Host: x\r\nX-Request-Id: first"))
+    assert b"X-Request-Id: first\r\n" in lane.plug.written
+    end = len(lane.plug.written)
+    lane.feed(b"garbage\r\n\r\n")
+    assert lane.refused == ["bad_request"]
+    assert b"X-Request-Id: " in head_of(lane, end) and b"first" not in head_of(lane, end)
+
+
+@pytest.mark.parametrize(("version", "told"), [(b"1.1", b"HTTP/1.1 100 Continue\r\n\r\n"), (b"1.0", b"")])
+def test_who_speaks_http_1_0_knows_no_100(version: bytes, told: bytes) -> None:
+    lane = LoneLane(answering=False)
+    lane.feed(HEAD.replace(b"1.1", version) + b"Expect: 100-continue\r\nContent-Length: 2\r\n\r\n")
+    assert lane.plug.written == told
+    lane.feed(b"{}")
+    assert len(lane.seen) == 1
+
+
+def test_a_complete_answer_of_aiohttps_is_not_taken_back_by_a_broken_body() -> None:
+    lane = LoneLane(answering=False)
+    lane.feed(GET[:-2] + b"Transfer-Encoding: chunked\r\n\r\n")
+    assert lane.inner is not None
+    lane.inner.transport.write(INNER_ANSWER)
+    lane.inner.transport.answered(False)
+    lane.feed(b"no size\r\n")
+    assert lane.plug.ended == "eof"
+    assert lane.plug.written == INNER_ANSWER
+
+
+def test_a_connection_that_aiohttp_has_left_takes_no_more_requests() -> None:
+    lane = LoneLane(answering=False)
+    lane.feed(GET)
+    lane.answer_inner()
+    lane.inner.transport.close()
+    assert lane.plug.ended == "close"
+    other = LoneLane(answering=False)
+    other.feed(GET)
+    other.answer_inner()
+    other.feed(POST)
+    other.inner.transport.close()
+    other.lane.fail(ApiError("queue_full", "no"))
+    assert b"Connection: close" in other.plug.written and other.plug.ended == "close"
+
+
+# Ends ------------------------------------------------------------------------------------------------
+
+
+def idle(lane: LoneLane) -> None:
+    lane.feed(POST)
+    lane.lane.fail(ApiError("queue_full", "no"))
+
+
+STATES: dict[str, Callable[[LoneLane], None]] = {
+    "new": lambda lane: None,
+    "head": lambda lane: lane.feed(POST[:30]),
+    "idle": idle,
+    "body": lambda lane: lane.feed(POST[:-1]),
+    "chunks": lambda lane: lane.feed(CHUNKED + b"5\r\nab"),
+    "call": lambda lane: lane.feed(POST),
+    "call, surplus": lambda lane: lane.feed(POST + POST * 10),
+    "call, discarding": lambda lane: lane.feed(POST, b"x" * 60_000, b"x" * 60_000, b"x" * 60_000),
+    "answering": lambda lane: (lane.feed(POST), lane.lane.head(200, ANSWER), lane.lane.flush()),
+    "call, blocked": lambda lane: (lane.feed(POST), full(lane)),
+    "idle, blocked": lambda lane: (idle(lane), full(lane)),
+    "waits": lambda lane: (idle(lane), full(lane), lane.feed(POST)),
+    "aiohttp": lambda lane: lane.feed(GET),
+    "aiohttp, body": lambda lane: lane.feed(OFFERED + b"ab"),
+    "aiohttp, body, answered": lambda lane: (lane.feed(OFFERED), lane.answer_inner()),
+    "call after aiohttp": lambda lane: (lane.feed(GET), lane.answer_inner(), lane.feed(POST)),
+    "lingering": lambda lane: lane.feed(b"garbage"),
+    "closing": lambda lane: (idle(lane), lane.lane.shut()),
+}
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("blow", ["eof", "lost", "eof, then lost", "abort", "abort, twice", "shut", "time"])
+def test_whatever_ends_a_connection_everybody_is_told_once(state: str, blow: str) -> None:
+    lane = LoneLane(answering=False)
+    STATES[state](lane)
+    if "eof" in blow and lane.plug.reading:
+        lane.lane.eof_received()
+        assert lane.plug.ended in ("close", "abort")
+    if blow == "shut":
+        lane.lane.shut()
+    if "abort" in blow:
+        lane.lane.abort()
+        lane.lane.abort()
+        lane.lane.on_alarm(lane.now_ns + 100 * SECOND_NS)
+    if blow == "time":
+        for second in range(40):
+            lane.now_ns = second * SECOND_NS
+            lane.lane.on_alarm(lane.now_ns)
+            lane.settle()
+        held = state in ("call", "call, surplus", "call, discarding", "answering", "aiohttp", "call after aiohttp")
+        assert bool(lane.plug.ended) is not held, "who waits for an answer has no limit here"
+    lane.lane.connection_lost(None)
+    assert lane.gone == 1
+    assert [told for call in lane.waiting for told in call.told if told == "gone"] == (
+        ["gone"] if lane.waiting and "idle" not in state and state not in ("waits", "closing") else []
+    )
+    if lane.inner is not None:
+        assert lane.inner.told == ["gone"]
+    lane.loop.turn()  # what was to go on
+    assert lane.lane.on_alarm(10**15) > 10**15
+
+
+def test_nothing_comes_behind_an_answer_that_was_cut() -> None:
+    lane = LoneLane(answering=False)
+    lane.feed(POST + POST)
+    lane.lane.head(200, [])
+    lane.lane.body(b"data: 1\n\n")
+    lane.lane.cut(b"data: error\n\n")
+    assert lane.plug.written.endswith(b"data: 1\n\ndata: error\n\n\r\n")
+    assert lane.plug.ended == "eof", "more may be on its way"
+    assert len(lane.seen) == 1
