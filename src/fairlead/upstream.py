@@ -21,7 +21,7 @@ import re
 import ssl
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, cast
 from urllib.parse import urlsplit
 
 from fairlead.upstream_connection import Connection
@@ -164,7 +164,7 @@ class Pool:
                 self.discarded += 1
             elif self.loop.time() - connection.idle_since < self._idle_s:
                 self.reuses += 1
-                connection.begin(exchange, head, body, reused=True)
+                connection.begin(exchange, head, body, True)
                 return
             connection.drop()
         self._dial(exchange, head, body, paused=False)
@@ -270,7 +270,7 @@ class Dial:
         else:
             if self._paused:
                 connection.pause()
-            connection.begin(exchange, self._head, self._body, reused=False)
+            connection.begin(exchange, self._head, self._body, False)
         self._head = self._body = b""
 
     async def _connect(self, connection: Connection) -> None:
@@ -280,7 +280,7 @@ class Dial:
         pool.dials += 1
         async with asyncio.timeout(pool._connect_s):
             await pool.loop.create_connection(
-                lambda: connection, endpoint.host, endpoint.port, ssl=endpoint.ssl_context
+                lambda: cast(asyncio.Protocol, connection), endpoint.host, endpoint.port, ssl=endpoint.ssl_context
             )
 
 
