@@ -55,6 +55,34 @@ def test_a_strict_pool_serves_the_smallest_rank_first(make):
         lab.submit("X1")
 
 
+def test_the_place_of_a_request_to_come_is_the_one_it_would_be_told(make):
+    lab = lab_of(make, within_user=core.DEADLINE)
+    high, low = lab.s.add_group(0, lab.pools[0], 16), lab.s.add_group(0, lab.pools[0], 4)
+    team = lab.s.add_group(0, low, 3)
+    lab.many("H1 H2 H3 H4", pool=high)
+    lab.many("r1 r2 r3", pool=team, deadline=500)
+    lab.many("n1 n2 n3 n4 n5", pool=low)
+    # s is second of its team, where 4 would wait; that is the third of the tier, where 9 would (weights 3 and 1), and
+    # the 15th of the pool (4 and 16), where only 13 would.
+    assert lab.s.position_if(team, ord("s"), 1, core.NEVER) == 13
+    assert lab.s.position_if(high, ord("H"), 1, core.NEVER) == 7  # ceil(5 * 20 / 16)
+    # Its deadline puts it before r's others, or behind: first or fourth of the team, so second or sixth of the tier.
+    assert lab.s.position_if(team, ord("r"), 1, 499) == 10
+    assert lab.s.position_if(team, ord("r"), 1, 500) == 13
+    # Of weight 3 in place of 1: the team's total is unchanged if nobody else is there.
+    assert lab.s.position_if(team, ord("r"), 3, 499) == 10
+
+
+@pytest.mark.parametrize("groups", [0, 2])
+def test_under_fifo_the_place_is_behind_all_that_wait_in_the_pool(make, groups):
+    lab = lab_of(make, order=core.FIFO)
+    places = [lab.s.add_group(0, lab.pools[0]) for _ in range(groups)] or [lab.pools[0]]
+    lab.many("A1 A2 A3", pool=places[0])
+    assert lab.s.position_if(places[-1], ord("B"), 1, core.NEVER) == 4
+    lab.submit("B1", pool=places[-1])
+    assert lab.s.position(lab.handles["B1"]) == 4
+
+
 def test_who_waited_too_long_is_promoted_once_in_four_dispatches(make):
     lab = lab_of(make)
     lab.finish("_0")

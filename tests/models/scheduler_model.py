@@ -717,16 +717,34 @@ class Model:
         request = self._find(handle, self.waiting)
         if request is None:
             return 0
-        child = self.flows[request.place, request.user]
-        k = child.queue.index(request) + 1
-        for place in self._chain(request.place):
-            share = self.places[place]
+        flow = self.flows[request.place, request.user]
+        return self._turn_of_pool(request.place, flow, flow.queue.index(request) + 1, 0)
+
+    def position_if(self, place, user, weight, deadline):
+        self._need_place(place)
+        flow = self.flows.get((place, user), Share(weight))
+        before = [r for r in flow.queue if not self.by_deadline or r.deadline <= deadline]
+        was, flow.weight = flow.weight, weight
+        try:
+            return self._turn_of_pool(place, flow, len(before) + 1, 1)
+        finally:
+            flow.weight = was
+
+    def _turn_of_pool(self, place, child, k, newcomers):
+        """The turn of the pool that is the k-th of a child of the place, if so many more requests were waiting."""
+        if self.order == FIFO:
+            pool = self.places[place].pool
+            return sum(r.pool == pool for r in self.waiting) + newcomers
+        for level in self._chain(place):
+            share = self.places[level]
             if share.promote_after is not None:
-                before = [p for p in self._groups(place) if self.places[p].rank < child.rank]
+                before = [p for p in self._groups(level) if self.places[p].rank < child.rank]
                 k += sum(self._within(r.place, p) for r in self.waiting for p in before)
             else:
-                weight = sum(each.weight for each in self._children(place) if each.eligible or each is child)
-                k = min(sum(self._within(r.place, place) for r in self.waiting), -(-k * weight // child.weight))
+                weight = sum(each.weight for each in self._children(level) if each.eligible and each is not child)
+                weight += child.weight
+                waiting = sum(self._within(r.place, level) for r in self.waiting) + newcomers
+                k = min(waiting, -(-k * weight // child.weight))
             child = share
         return k
 

@@ -120,9 +120,12 @@ class SchedulerMachine(RuleBasedStateMachine):
     def submit(self, pick, user, weight, cost, width, size, patience, running_max, waiting_max):
         deadline = self.now + patience
         place = self.places[pick % len(self.places)]
+        foretold, pushed_out = self.core.position_if(place, user, weight, deadline), self.core.counters()["pushed_out"]
         pair = self.both("submit", place, user, weight, cost, width, size, deadline, running_max, waiting_max)
         if isinstance(pair, tuple):
             self.waiting.append(pair)
+            if self.core.counters()["pushed_out"] == pushed_out:
+                assert self.core.position(pair[0]) == foretold
 
     @rule()
     def drain(self):
@@ -231,6 +234,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         for place in self.places:
             for user in (1, 2, 3):
                 assert self.core.user(place, user) == self.model.user(place, user)
+                claim = (place, user, user, self.now + user)
+                assert self.core.position_if(*claim) == self.model.position_if(*claim)
         for ours, theirs in self.nodes:
             assert self.core.node(ours) == self.model.node(theirs)
         for ours, theirs in self.waiting:

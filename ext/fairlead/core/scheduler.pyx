@@ -21,16 +21,15 @@ from fairlead.core.nodes cimport (
 from fairlead.core.numbers cimport (
     counter_numbers, flow_numbers, group_numbers, limit_numbers, node_numbers, pool_numbers,
 )
-from fairlead.core.position cimport queue_position
+from fairlead.core.position cimport queue_position, queue_position_if
 from fairlead.core.shares cimport (
     ROOT, VIRTUAL_UNIT as UNIT, Share, level_add, level_free, level_remove, level_set_strict, level_set_weight,
     limit_add, limit_is_above, limit_remove, limit_set,
 )
-from fairlead.core.slots cimport NIL, WAITING, slots_find
+from fairlead.core.slots cimport NIL, slots_find
 from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint64_t
 
-NEVER = INT64_MAX
-VIRTUAL_UNIT = UNIT
+NEVER, VIRTUAL_UNIT = INT64_MAX, UNIT
 WEIGHT_MAX = 1 << 20
 COST_MAX = (1 << 31) - 1
 WIDTH_MAX = (1 << 15) - 1
@@ -363,10 +362,12 @@ cdef class Scheduler:
         return heap_top(&self.core.deadlines).key if self.core.deadlines.size > 0 else NEVER
 
     def position(self, int64_t handle, /):
-        cdef int32_t slot = slots_find(&self.core.slots, handle)
-        if slot == NIL or self.core.slots.requests[slot].state != WAITING:
-            return 0
-        return queue_position(&self.core.queue, slot)
+        return queue_position(&self.core.queue, slots_find(&self.core.slots, handle))
+
+    def position_if(self, int64_t place, uint64_t user, weight, int64_t deadline_ns, /):
+        self.require_place(place)
+        return queue_position_if(&self.core.queue, level_of(<int32_t> place), user,
+                                 <int32_t> limited("weight", weight, 1, WEIGHT_MAX), deadline_ns)
 
     def counters(self):
         return counter_numbers(&self.core)
@@ -390,8 +391,7 @@ cdef class Scheduler:
     def user(self, int64_t place, uint64_t user, /):
         self.require_place(place)
         cdef int32_t index = user_find(&self.core.queue, user)
-        if index != NIL:
-            index = flow_find(&self.core.queue, index, level_of(<int32_t> place))
+        index = NIL if index == NIL else flow_find(&self.core.queue, index, level_of(<int32_t> place))
         return {} if index == NIL else flow_numbers(&self.core, index)
 
     def check(self):

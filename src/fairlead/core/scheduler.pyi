@@ -252,7 +252,11 @@ class Scheduler:
     def position(self, handle: int, /) -> int:
         """Place in line told to a client: k = 1, 2, ... within its user's queue; then for its user, and for each group
         above it up to the pool: k = min(all waiting at that level, ceil(k * eligible weight / weight)), or under a
-        strict pool k + all that wait in groups of smaller rank. 0: not waiting."""
+        strict pool k + all that wait in groups of smaller rank. Under FIFO: all that wait in the pool, which is the
+        place of the request that came last. 0: not waiting."""
+
+    def position_if(self, place: int, user: int, weight: int, deadline_ns: int, /) -> int:
+        """What position would say of a request that was submitted so now, and had to wait."""
 
     def counters(self) -> dict[str, int]:
         """received, refused, refused_queue_full, refused_user_queue_full, refused_bytes_full, pushed_out, dispatched,
