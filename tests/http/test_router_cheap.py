@@ -205,6 +205,16 @@ def test_a_path_that_only_some_nodes_have_goes_to_those(no_leaks: Run) -> None:
     no_leaks(main)
 
 
+@pytest.mark.parametrize(("path", "pools"), [("/generate", 2), (CHAT, 1), ("/tokenize", 1)])
+def test_only_a_path_that_is_not_every_node_s_makes_a_pool(no_leaks: Run, path: str, pools: int) -> None:
+    async def main() -> None:
+        doors = Doors(generate=True, count=True)
+        async with RawNode(doors) as node, routed([MockSettings()], raw=[node.entry | {"paths": [path]}]) as rig:
+            assert len(rig.router.driver.pools()) == pools
+
+    no_leaks(main)
+
+
 @pytest.mark.parametrize("path", ["/generate", CHAT, "/tokenize"])
 def test_a_path_that_all_its_nodes_have_shares_the_model_s_pool(no_leaks: Run, path: str) -> None:
     async def main() -> None:

@@ -150,6 +150,25 @@ def test_a_priority_that_is_none_is_refused(no_leaks: Run, values: list[str]) ->
     no_leaks(main)
 
 
+@pytest.mark.parametrize(
+    ("within_user", "order", "place"),
+    [("arrival", ["A0", "A1", "A2", "A3"], "3"), ("deadline", ["A0", "A3", "A1", "A2"], "1")],
+)
+def test_a_user_s_own_requests_go_by_arrival_or_by_the_end_of_their_wait(
+    no_leaks: Run, within_user: str, order: list[str], place: str
+) -> None:
+    async def main() -> None:
+        async with queueing(queue={"within_user": within_user}) as waiting:
+            await waiting.fill("A", ("A1", None), ("A2", None))
+            urgent = waiting.rig.later("A3", user="A", headers={"X-Queue-Timeout-Ms": "30000"})
+            waiting.tasks.append(urgent)
+            await waiting.rig.until(lambda: waiting.rig.waiting() == 3)
+            assert await waiting.serve() == order
+            assert urgent.result().headers["X-Queue-Position"] == place
+
+    no_leaks(main)
+
+
 # Teams -------------------------------------------------------------------------------------------
 
 

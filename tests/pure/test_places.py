@@ -102,6 +102,20 @@ def test_groups_without_requests_make_room_and_their_parents_stay(loop: asyncio.
     assert lab.place(HIGH) == kept.place
 
 
+def test_the_parent_of_a_group_in_the_making_does_not_make_room_for_it(loop: asyncio.AbstractEventLoop) -> None:
+    lab = Lab(loop, TIERED, groups_max=4)
+    lab.submit(HIGH)
+    lab.submit(HIGH, "red")
+    lab.place(NORMAL)
+    blue = lab.place(LOW, "blue")  # in the place of the normal tier, below the low one
+    assert (lab.groups(), lab.place(LOW, "blue")) == (4, blue)
+    waiting = lab.submit(LOW, "blue")
+    assert lab.scheduler.group(lab.place(LOW))["waiting"] == 1
+    assert waiting.place == blue
+    with pytest.raises(NoRoom, match="groups_max"):
+        lab.place(LOW, "red")
+
+
 def test_where_all_groups_have_requests_there_is_no_room(loop: asyncio.AbstractEventLoop) -> None:
     lab = Lab(loop, TIERED, groups_max=2)
     requests = [lab.submit(HIGH), lab.submit(LOW)]
