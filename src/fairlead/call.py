@@ -113,6 +113,8 @@ class Call(Ticket, Exchange):
         "running_max",
         "size_bytes",
         "surroundings",
+        "team",
+        "tier",
         "total_deadline_ns",
         "user",
         "waiting_max",
@@ -122,6 +124,7 @@ class Call(Ticket, Exchange):
         "estimate_s",
         "handle",
         "never_wait",
+        "place",
         "pool",
         "position",
         "queued_ns",
@@ -143,7 +146,7 @@ class Call(Ticket, Exchange):
     )
 
     def __init__(self, surroundings: Surroundings, carrier: Carrier, outgoing: Outgoing, entered_ns: int) -> None:
-        """The fields of a Ticket are the gateway's to set; handle and pool may change later."""
+        """The fields of a Ticket are the gateway's to set; handle, pool and place may change later."""
         self.surroundings = surroundings
         self.carrier = carrier
         self.outgoing = outgoing

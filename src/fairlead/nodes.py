@@ -28,7 +28,8 @@ from fairlead.config import Config, NodeConfig
 from fairlead.core.scheduler import DOWN, DRAINING, UP
 from fairlead.driver import Driver
 from fairlead.engines import ENGINES, Engine, Load, Reply, load, model_list, recognise, slots_told
-from fairlead.pools import Pools
+from fairlead.inspection import INFERENCE_PATHS
+from fairlead.pools import Offer, Pools
 from fairlead.probes import Health, Prober
 from fairlead.upstream import Endpoint, Pool
 
@@ -69,15 +70,16 @@ class Node:
 
 
 class Registry:
-    """All nodes. moved(model, pool): a model's requests now belong in that pool of the core."""
+    """All nodes. moved(model, path, pool): requests for a model, at a path of a node's own if there is one, belong in
+    that pool of the core now."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, config: Config, driver: Driver) -> None:
-        self.moved: Callable[[str, int], None] = lambda model, pool: None
+        self.moved: Callable[[str, str, int], None] = lambda model, path, pool: None
         self._loop = loop
         self._config = config
         self._driver = driver
         self._health = config.health
-        self._pools = Pools(driver, lambda model, pool: self.moved(model, pool))
+        self._pools = Pools(driver, lambda offer, pool: self.moved(*offer, pool))
         self._nodes: dict[str, Node] = {}
         self._by_handle: dict[int, Node] = {}
         self._prober: Prober | None = None
@@ -85,8 +87,9 @@ class Registry:
 
     # What a request asks -------------------------------------------------------------------------
 
-    def pool_of(self, model: str) -> int | None:
-        return self._pools.pool_of(model)
+    def pool_of(self, model: str, path: str = "") -> int | None:
+        """path: one of a node's own, or "" for those that every node has."""
+        return self._pools.pool_of(Offer(model, path))
 
     def node(self, handle: int) -> Node:
         return self._by_handle[handle]
@@ -135,6 +138,7 @@ class Registry:
             "slots": numbers["slots"],
             "in_flight": numbers["leases"],
             "slots_in_use": numbers["running"],
+            "cheap_in_flight": numbers["cheap_leases"],
             "others": numbers["others"],
             "gpu_load": node.load.gpu if node.load else None,
             "score": numbers["score"] / 1e9,
@@ -319,4 +323,9 @@ class Registry:
             self._forget_load(node)
 
     def _rebuild(self) -> None:
-        self._pools.rebuild((node.handle, node.models) for node in self._nodes.values())
+        self._pools.rebuild((node.handle, node.models, extra_paths(node.config)) for node in self._nodes.values())
+
+
+def extra_paths(config: NodeConfig) -> list[str]:
+    """A node's own paths, without those that are every node's."""
+    return [path for path in config.paths if path not in INFERENCE_PATHS]

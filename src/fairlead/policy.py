@@ -20,6 +20,7 @@ from typing import Final
 
 from fairlead.clock import MILLISECOND_NS, SECOND_NS
 from fairlead.config import Config
+from fairlead.config_schema import TIERS
 from fairlead.errors import ApiError
 from fairlead.identity import User
 from fairlead.inspection import Facts
@@ -29,13 +30,16 @@ from fairlead.usage import Events, Tail, ask
 REQUEST_ID: Final = "X-Request-Id"
 REQUEST_TIMEOUT: Final = "X-Request-Timeout-Ms"
 QUEUE_TIMEOUT: Final = "X-Queue-Timeout-Ms"
+PRIORITY: Final = "X-Priority"
 TIMEOUT_MAX_MS: Final = 86_400_000
 
 RETRY_MIN_MS: Final = 1_000
 RETRY_MAX_MS: Final = 59_000  # clients obey nothing from 60 s on
 _WINDOW: Final = 30
 
+FIFO: Final = "fifo"
 TOKEN_POLICY: Final = "token_wfq"
+WEIGHTED: Final = ("wfq", TOKEN_POLICY)  # only these give users and teams different shares
 COST_UNIT: Final = 1000  # what the core is told for one token of price 1
 COST_MAX: Final = 2**31 - 1  # the core's
 INPUT_MAX: Final = 1 << 20  # tokens; an estimate claims no more, whatever the size of the body
@@ -59,8 +63,19 @@ def cost(policy: str, facts: Facts) -> int:
 
 
 def core_numbers(policy: str, user: User, facts: Facts) -> tuple[int, int]:
-    """(weight, cost) for the core. Only wfq and token_wfq give users different shares."""
-    return user.weight if policy in ("wfq", TOKEN_POLICY) else 1, cost(policy, facts)
+    """(weight, cost) for the core."""
+    return user.weight if policy in WEIGHTED else 1, cost(policy, facts)
+
+
+def tier(headers: Mapping[str, str], user: User) -> int:
+    """The tier of a request, 0 the highest: the one asked for, unless it is above the user's own. ApiError 400."""
+    text = one_header(headers, PRIORITY)
+    if text is None:
+        return user.tier
+    if text not in TIERS:
+        message = f"the header {PRIORITY} is {shown(text)}: it must be {', '.join(TIERS[:-1])} or {TIERS[-1]}"
+        raise ApiError("invalid_header", message, param=PRIORITY)
+    return max(TIERS.index(text), user.tier)
 
 
 def deadlines(headers: Mapping[str, str], now_ns: int, config: Config) -> tuple[int, bool, int]:

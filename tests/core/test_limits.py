@@ -216,6 +216,8 @@ def test_bad_arguments_of_the_other_entries_are_named(only_core):
         (lambda: lab.s.set_node_load(0, lab.nodes[0], float("nan"), 0), "NaN"),
         (lambda: lab.s.set_node_load(0, lab.nodes[0], 0.5, -1), "others is -1"),
         (lambda: lab.s.move(0, handle, 7), "group is 7"),
+        (lambda: lab.s.position_if(7, 1, 1, 9), "group is 7"),
+        (lambda: lab.s.position_if(0, 1, 0, 9), "weight is 0"),
     ):
         with pytest.raises(ValueError, match=named):
             call()

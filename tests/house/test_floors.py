@@ -32,6 +32,7 @@ FLOORS = (
         "engines",
     ),
     (
+        "places",
         "driver",
         "metrics",
         "upstream_exchange",

@@ -270,3 +270,19 @@ async def silence(peer: Peer, request: bytes) -> None:
     while peer.ended is None:
         with contextlib.suppress(TimeoutError):
             await peer.gone()
+
+
+class Gate:
+    """A node that answers nothing until it is opened, and everything from then on."""
+
+    def __init__(self) -> None:
+        self.open = asyncio.Event()
+
+    async def __call__(self, peer: Peer, request: bytes) -> None:
+        await self.open.wait()
+        await peer.send(raw_answer(b'{"object":"chat.completion","choices":[]}'))
+
+
+def prompts(requests: list[bytes]) -> list[str]:
+    """Of chat requests that a RawNode got."""
+    return [orjson.loads(request.partition(b"\r\n\r\n")[2])["messages"][0]["content"] for request in requests]

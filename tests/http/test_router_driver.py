@@ -21,7 +21,7 @@ class Request(Ticket):
     def __init__(self, driver: Driver, pool: int, name: str = "", *, user: int = 1, deadline_ns: int = NEVER) -> None:
         self.driver = driver
         self.handle = 0
-        self.pool = pool
+        self.pool = self.place = pool
         self.user = user
         self.weight = self.cost = self.width = 1
         self.size_bytes = self.running_max = self.waiting_max = 0
@@ -261,9 +261,9 @@ def test_a_moved_request_waits_elsewhere(no_leaks: Run) -> None:
         node = world.driver.add_node(1)
         world.driver.set_node_pools(node, [other])
         world.driver.set_node_state(node, UP)
-        assert world.driver.move(request, other)
+        assert world.driver.move(request, other, other)
         assert request.events == [("dispatch", node)]
-        assert not world.driver.move(request, world.pool), "it does not wait any more"
+        assert not world.driver.move(request, world.pool, world.pool), "it does not wait any more"
         for each in (first, request):
             world.driver.finish(each, COMPLETED, 1)
         world.done()

@@ -58,6 +58,10 @@ NOTICED = {
     "wrong_leases": "a node's leases are not the running requests on it",
     "pool_down_with_a_node": "a pool is down with a usable node, or the other way round",
     "group_closed": "a group is closed",
+    "endless_list_of_places": "a limit's list of places is broken",
+    "limit_that_counts_twice": "a place of a limit is below another one of it",
+    "wrong_limit_count": "a limit's count is not the sum over its places",
+    "unlisted_place": "limits or their places are counted wrongly",
     "wrong_part_of_the_room": "a user's part of the waiting room is not what its place says",
     "wrong_weight_of_the_waiting": "the weights of the users with waiting requests do not add up",
     "stranger_in_the_crowd": "the waiting room's heaps hold others than the users that wait",
@@ -74,16 +78,17 @@ ABORTS = {
 
 def busy_scheduler() -> tuple[core.Scheduler, dict[str, int]]:
     """Pool 0: one node with one slot; user 1 runs and has two more, user 2 waits, user 3 is idle and in debt.
-    Pool 1: one node with room, nobody, and a group. It is crowded: one of user 1's has given way. The handles of the
-    requests by name."""
+    Pool 1: one node with room, nobody, and a group. Pool 0 and the group share a limit. It is crowded: one of user 1's
+    has given way. The handles of the requests by name."""
     limits = {"waiting_max": 3, "running_max": 8, "nodes_max": 4, "pools_max": 3, "groups_max": 1, "flows_max": 20}
-    scheduler = core.Scheduler(**limits, overflow=core.PUSH_OUT)
+    scheduler = core.Scheduler(**limits, limits_max=2, overflow=core.PUSH_OUT)
     nodes = [scheduler.add_node(0, slots) for slots in (1, 2)]
-    for node in nodes:
-        scheduler.set_node_pools(0, node, [scheduler.add_pool(0)])
+    limit = scheduler.add_limit(0, 5)
+    for node, its_limit in zip(nodes, (limit, 0), strict=True):
+        scheduler.set_node_pools(0, node, [scheduler.add_pool(0, 1, its_limit)])
         scheduler.set_node_state(0, node, core.UP)
     handles: dict[str, int] = {}
-    scheduler.add_group(0, 1)
+    scheduler.add_group(0, 1, 1, 0, limit)
 
     def submit(*names: str, user: int) -> None:
         for name in names:

@@ -17,6 +17,7 @@ cdef enum:
     CALM_POOL = 1    # it has room, and nobody waits for it
     CALM_LEVEL = 2
     GROUP_LEVEL = 4  # below pool 1
+    LIMIT = 1        # its places: pool 0, where one request runs, and the group
     BUSY_NODE = 0
     CALM_NODE = 1
 
@@ -173,6 +174,22 @@ def pool_down_with_a_node(Scheduler it):
 
 def group_closed(Scheduler it):
     it.core.queue.levels[GROUP_LEVEL].open = False
+
+
+def endless_list_of_places(Scheduler it):
+    it.core.queue.levels[GROUP_LEVEL].limit_next = LEVEL
+
+
+def limit_that_counts_twice(Scheduler it):
+    it.core.queue.levels[CALM_LEVEL].limit = LIMIT
+
+
+def wrong_limit_count(Scheduler it):
+    it.core.queue.limits[LIMIT].running -= 1
+
+
+def unlisted_place(Scheduler it):
+    it.core.queue.levels[LEVEL].limit_next = -1
 
 
 def wrong_part_of_the_room(Scheduler it):

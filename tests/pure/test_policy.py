@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from multidict import CIMultiDict
 
 from fairlead.clock import MILLISECOND_NS, SECOND_NS
 from fairlead.config import Config, load
+from fairlead.config_schema import TIERS
 from fairlead.errors import ApiError
 from fairlead.identity import User
 from fairlead.inspection import Facts
@@ -29,10 +31,11 @@ from fairlead.policy import (
     sane_request_id,
     whole_seconds,
 )
+from fairlead.policy import tier as tier_of
 
 NOW = 1_000_000_000_000
 FACTS = Facts("/v1/completions", "m", False, 4, None, None, 10)
-ALICE = User("alice", 1, 3, 0, 0)
+ALICE = User("alice", 1, 3, 0, 0, 1, None)
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +57,30 @@ def times(config: Config, **headers: str) -> tuple[float, bool, float]:
 def test_only_fair_queueing_weighs_users(policy: str, weight: int) -> None:
     assert core_numbers(policy, ALICE, FACTS) == (weight, 4)
     assert cost(policy, FACTS) == 4
+
+
+@pytest.mark.parametrize(
+    ("own", "asked", "tier"),
+    [
+        ("normal", None, 1),
+        ("normal", "high", 1),
+        ("normal", "low", 2),
+        ("high", None, 0),
+        ("high", "high", 0),
+        ("high", "normal", 1),
+        ("low", "high", 2),
+    ],
+)
+def test_a_tier_is_what_is_asked_for_and_no_higher_than_the_user_s(own: str, asked: str | None, tier: int) -> None:
+    user = dataclasses.replace(ALICE, tier=TIERS.index(own))
+    assert tier_of(CIMultiDict({} if asked is None else {"x-priority": asked}), user) == tier
+
+
+def test_a_word_that_is_no_priority_is_named() -> None:
+    with pytest.raises(ApiError) as caught:
+        tier_of(CIMultiDict({"X-Priority": "urgent"}), ALICE)
+    assert (caught.value.code, caught.value.param) == ("invalid_header", "X-Priority")
+    assert caught.value.message == "the header X-Priority is 'urgent': it must be high, normal or low"
 
 
 # Tokens --------------------------------------------------------------------------------------------
