@@ -2,7 +2,7 @@
 
 cdef class Connection:
     cdef object _owner
-    cdef object _transport
+    cdef readonly object _transport
     cdef object _parser
     cdef object _poller
     cdef object _exchange
