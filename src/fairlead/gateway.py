@@ -162,7 +162,8 @@ class Gateway:
             return self._driver.find_place(pool, call.tier, call.team, call.outgoing.path in CHEAP_PATHS)
         except NoRoom as error:
             soon = headers.retry_headers(self._driver.retry_soon_ms())
-            raise ApiError("overloaded", f"too many teams have requests at once: {error}", headers=soon) from None
+            message = f"more teams have requests than there is room for ({error}): try again soon"
+            raise ApiError("overloaded", message, headers=soon) from None
 
     def _unknown(self, model: str, path: str) -> ApiError:
         at = f" at {shown(path)}" if _own_path(path) else ""

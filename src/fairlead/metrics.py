@@ -170,8 +170,8 @@ class Exposition:
         up = {name: float(numbers.get("state") == 1) for name, numbers in nodes.items()}
         yield _gauge("fairlead_node_up", "1: the node is given work.", "node", up)
         for name, field, documentation in (
-            ("fairlead_in_flight", "leases", "Requests that the router has at the node, but for the cheap ones."),
-            ("fairlead_cheap_in_flight", "cheap_leases", "Cheap requests that the router has at the node."),
+            ("fairlead_in_flight", "leases", "Requests that the router has in the node's slots."),
+            ("fairlead_cheap_in_flight", "cheap_leases", "The same for /tokenize, /detokenize and count_tokens."),
             ("fairlead_node_slots", "slots", "Requests that the node may have."),
             ("fairlead_node_others", "others", "Requests that the node has from elsewhere."),
         ):
