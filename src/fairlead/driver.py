@@ -39,8 +39,6 @@ class Ticket:
     handle is the driver's: 0 while the request is not with the core. pool and place: what ``find_place`` says.
     """
 
-    __slots__ = tuple[str, ...]()  # so written, it leaves mypy to the annotations below
-
     handle: int
     tier: int
     team: str | None

@@ -16,6 +16,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import aiohttp
 import orjson
@@ -24,6 +25,7 @@ from raw_server import Peer, RawServer
 
 from fairlead.app import Router
 from fairlead.config import load
+from fairlead.driver import Driver
 from fairlead.mocknode import MockNode, MockSettings, serving
 
 MODEL = "demo"
@@ -43,6 +45,10 @@ class Answer:
     @property
     def code(self) -> str:
         return str(self.json()["error"]["code"])
+
+
+class WatchedDriver(Driver):
+    """A driver whose methods a test can replace: those of the compiled class can't be."""
 
 
 class Rig:
@@ -126,7 +132,8 @@ async def routed(
             port = await stack.enter_async_context(serving(mock))
             nodes.append({"name": settings.name, "url": f"http://127.0.0.1:{port}", "slots": settings.slots})
             served.append(mock)
-        router = Router(configured(nodes + (raw or []), **sections), seed=1)
+        with patch("fairlead.app.Driver", WatchedDriver):
+            router = Router(configured(nodes + (raw or []), **sections), seed=1)
         await router.start()
         try:
             session = await stack.enter_async_context(aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)))
