@@ -14,7 +14,7 @@ cdef class Outgoing:
     cdef public str request_id
     cdef public str path
     cdef public str target
-    cdef public object headers
+    cdef public bytes headers
     cdef public bytes body
     cdef public str model
     cdef public bint stream

@@ -100,13 +100,13 @@ class Outgoing:
     request_id: str
     path: str
     target: str
-    headers: HeaderList
+    headers: bytes
     body: bytes
     model: str
     stream: bool
 
     def __init__(
-        self, request_id: str, path: str, target: str, headers: HeaderList, body: bytes, model: str, stream: bool
+        self, request_id: str, path: str, target: str, headers: bytes, body: bytes, model: str, stream: bool
     ) -> None:
         self.request_id = request_id
         self.path = path

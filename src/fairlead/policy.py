@@ -231,14 +231,16 @@ class DrainRate:
     last rate that was measured holds, but no more than one request in the window.
     """
 
-    __slots__ = ("_ended", "_last_ns", "_per_second", "_running", "_worked_ns")
+    __slots__ = ("_ended", "_in_window", "_last_ns", "_measured", "_running", "_second", "_worked_ns")
 
     def __init__(self, now_ns: int) -> None:
         self._last_ns = now_ns
         self._worked_ns = 0
+        self._second = 0  # of the clock of work
         self._running = 0
         self._ended = [0] * _WINDOW
-        self._per_second: float | None = None
+        self._in_window = 0  # their sum
+        self._measured = (0, 1)  # when the last one ended: so many, in so many ns
 
     def started(self, now_ns: int) -> None:
         """A request of the pool was given a slot."""
@@ -249,19 +251,17 @@ class DrainRate:
         """It gave the slot back. count = 0: without being done with it (it went back to the queue)."""
         self._advance(now_ns)
         self._running -= 1
-        self._ended[self._worked_ns // SECOND_NS % _WINDOW] += count
-        self._per_second = self.per_second(now_ns)
+        self._ended[self._second % _WINDOW] += count
+        self._in_window += count
+        self._measured = (self._in_window, self._window_ns())
 
     def per_second(self, now_ns: int) -> float | None:
         """None: nothing was measured yet."""
         self._advance(now_ns)
-        since_ns = max(0, self._worked_ns // SECOND_NS - _WINDOW + 1) * SECOND_NS
-        # A request that begins and ends within one reading of the clock took some time nevertheless.
-        worked_s = max(self._worked_ns - since_ns, MILLISECOND_NS) / SECOND_NS
-        ended = sum(self._ended)
-        if ended:
-            return ended / worked_s
-        return None if self._per_second is None else min(self._per_second, 1 / worked_s)
+        if self._in_window:
+            return self._in_window * SECOND_NS / self._window_ns()
+        ended, in_ns = self._measured
+        return min(ended * SECOND_NS / in_ns, SECOND_NS / self._window_ns()) if ended else None
 
     def estimated_wait_s(self, now_ns: int, position: int) -> int | None:
         """Whole seconds, at least 1, until the request in that place is served; None: nothing was measured yet."""
@@ -278,15 +278,27 @@ class DrainRate:
         spread = rng.uniform(1.0, 2.0) if wait_ms == RETRY_MIN_MS else rng.uniform(0.8, 1.2)
         return min(max(int(wait_ms * spread), RETRY_MIN_MS), RETRY_MAX_MS)
 
+    def _window_ns(self) -> int:
+        """The time that the window covers by now."""
+        since_ns = max(0, self._second - _WINDOW + 1) * SECOND_NS
+        # A request that begins and ends within one reading of the clock took some time nevertheless.
+        return max(self._worked_ns - since_ns, MILLISECOND_NS)
+
     def _advance(self, now_ns: int) -> None:
-        """Let the clock of work follow, and empty the buckets that come round again."""
+        """Let the clock of work follow."""
         if self._running:
-            second = self._worked_ns // SECOND_NS
             self._worked_ns += now_ns - self._last_ns
             reached = self._worked_ns // SECOND_NS
-            for each in range(max(second, reached - _WINDOW) + 1, reached + 1):
-                self._ended[each % _WINDOW] = 0
+            if reached != self._second:
+                self._empty(reached)
         self._last_ns = now_ns
+
+    def _empty(self, reached: int) -> None:
+        """The buckets that come round again."""
+        for each in range(max(self._second, reached - _WINDOW) + 1, reached + 1):
+            self._in_window -= self._ended[each % _WINDOW]
+            self._ended[each % _WINDOW] = 0
+        self._second = reached
 
 
 def whole_seconds(milliseconds: int) -> int:
