@@ -258,10 +258,11 @@ class DrainRate:
     def per_second(self, now_ns: int) -> float | None:
         """None: nothing was measured yet."""
         self._advance(now_ns)
+        window_s = self._window_ns() / SECOND_NS
         if self._in_window:
-            return self._in_window * SECOND_NS / self._window_ns()
+            return self._in_window / window_s
         ended, in_ns = self._measured
-        return min(ended * SECOND_NS / in_ns, SECOND_NS / self._window_ns()) if ended else None
+        return min(ended / (in_ns / SECOND_NS), 1 / window_s) if ended else None
 
     def estimated_wait_s(self, now_ns: int, position: int) -> int | None:
         """Whole seconds, at least 1, until the request in that place is served; None: nothing was measured yet."""
