@@ -65,6 +65,17 @@ def test_under_fifo_what_comes_back_is_the_oldest_again(make):
     assert lab.serve() == "A1 B1 A2"
 
 
+def test_under_fifo_what_comes_back_is_older_than_what_was_left_when_another_one_had_come_back_and_gone(make):
+    lab = Lab(make(order=core.FIFO), slots=(2,))
+    lab.many("A1 A2 B1 A3")
+    assert lab.drain() == ["A1", "A2"]
+    lab.running.clear()
+    assert lab.s.requeue(0, lab.handles["A1"])
+    assert lab.s.cancel(0, lab.handles["A1"])
+    assert lab.s.requeue(0, lab.handles["A2"])
+    assert lab.serve() == "A2 B1 A3"
+
+
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
 def test_a_users_limit_reaches_all_its_pools_in_whatever_order_it_came_to_them(make, order):
     lab = Lab(make(), slots=(9,), pools=3)
