@@ -222,6 +222,7 @@ def test_what_comes_back_from_a_node_counts_no_more(make):
     lab.running.remove("c1")
     assert lab.s.requeue(0, lab.handles["c1"])
     assert lab.s.limit(limit)["running"] == 0
+    assert [lab.s.pool(pool)["eligible_users"] for pool in lab.pools] == [1, 1]  # both teams' tiers, at once
     assert lab.drain() == ["c1"]  # its charge is taken back, and it is the older one
     lab.finish("c1")
     assert lab.drain() == ["a1"]
@@ -271,10 +272,30 @@ def test_limits_are_counted_and_belong_to_their_places(make):
     assert s.add_limit(0, 1) == first
 
 
+def test_a_weight_that_is_changed_counts_from_the_next_turn(make):
+    lab = lab_of(make)
+    one, two = (lab.s.add_group(0, lab.pools[0]) for _ in range(2))
+    lab.many("a1 a2 a3 a4 a5 a6", pool=one)
+    lab.s.set_weight(0, two, 9)  # nothing waits there
+    assert lab.s.pool(lab.pools[0])["eligible_weight"] == 1
+    lab.many("b1 b2 b3", pool=two)
+    assert lab.s.pool(lab.pools[0])["eligible_weight"] == 10
+    lab.s.set_weight(0, two, 1)
+    lab.s.set_weight(0, one, 3)
+    assert lab.s.pool(lab.pools[0])["eligible_weight"] == 4
+    assert [lab.s.group(each)["weight"] for each in (one, two)] == [3, 1]
+    # a is at 0 1/3 2/3 | 1 4/3 5/3, b at 0 | 1 | 2; equal ones in the order in which they came there.
+    assert go(lab) == "a1 b1 a2 a3 b2 a4 a5 a6 b3"
+    for strange in (-1, 99):
+        with pytest.raises(ValueError, match=f"is {strange}"):
+            lab.s.set_weight(0, strange, 1)
+
+
 def test_within_a_user_the_earliest_deadline_goes_first_and_users_are_unaffected(make):
     lab = lab_of(make, within_user=core.DEADLINE)
     for name, deadline in (("A1", 900), ("A2", 300), ("A3", 600), ("B1", 950), ("A4", 300)):
         lab.submit(name, deadline=deadline)
+    lab.s.check()
     assert go(lab) == "A2 B1 A4 A3 A1"
 
 

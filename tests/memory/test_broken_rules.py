@@ -20,6 +20,7 @@ from types import ModuleType
 import pytest
 
 from fairlead.core import scheduler as core
+from fairlead.core.heap import IndexedHeap
 from fairlead.core.memory import checks_are_on
 
 HERE = Path(__file__).parent
@@ -37,6 +38,9 @@ NOTICED = {
     "wrong_stamp": "a share is not where its position says",
     "wrong_start": "a share's key in its heap is not its virtual start",
     "page_too_many": "a heap holds more or fewer pages than its size needs",
+    "page_too_many_of_the_ready": "a heap holds more or fewer pages than its size needs",
+    "page_too_many_of_the_idle": "a heap holds more or fewer pages than its size needs",
+    "page_too_many_of_the_open": "a heap holds more or fewer pages than its size needs",
     "wrong_heap_position": "a heap's position map disagrees with its entries",
     "heap_out_of_order": "a heap entry is smaller than its parent",
     "wrong_level_count": "a level's counts are not the sums over its children",
@@ -141,6 +145,27 @@ def test_a_broken_rule_is_named(vandal: ModuleType, act: str) -> None:
     getattr(vandal, act)(scheduler)
     with pytest.raises(AssertionError, match=f"^{re.escape(NOTICED[act])}$"):
         scheduler.check()
+
+
+def test_a_broken_order_by_deadline_is_named(vandal: ModuleType) -> None:
+    scheduler = core.Scheduler(waiting_max=2, running_max=1, within_user=core.DEADLINE)
+    pool = scheduler.add_pool(0)
+    for deadline in (9, 7):
+        scheduler.submit(0, pool, 1, 1, 1, 1, 0, deadline, 0, 0)
+    scheduler.check()
+    vandal.earlier_deadline_behind(scheduler)
+    with pytest.raises(AssertionError, match=r"^a user's requests are not in order$"):
+        scheduler.check()
+
+
+def test_a_heap_of_its_own_names_its_broken_rule_too(vandal: ModuleType) -> None:
+    heap = IndexedHeap(3)
+    for item in range(3):
+        heap.push(item, item)
+    heap.check()
+    vandal.heap_on_its_head(heap)
+    with pytest.raises(AssertionError, match=r"^a heap entry is smaller than its parent$"):
+        heap.check()
 
 
 def test_every_rule_is_broken_here() -> None:

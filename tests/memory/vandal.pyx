@@ -6,7 +6,7 @@ what is then to abort.
 
 from fairlead.core.dispatch cimport Core
 from fairlead.core.flows cimport flow_find, user_find
-from fairlead.core.heap cimport heap_at, heap_push, heap_top
+from fairlead.core.heap cimport IndexedHeap, heap_at, heap_push, heap_top, heap_update
 from fairlead.core.scheduler cimport Scheduler
 from fairlead.core.shares cimport NOWHERE, ROOT, Share, User
 from fairlead.core.slots cimport FREE, Request
@@ -87,6 +87,18 @@ def wrong_start(Scheduler it):
 
 def page_too_many(Scheduler it):
     it.core.deadlines.page_count += 1
+
+
+def page_too_many_of_the_ready(Scheduler it):
+    it.core.queue.levels[LEVEL].ready.page_count += 1
+
+
+def page_too_many_of_the_idle(Scheduler it):
+    it.core.queue.levels[LEVEL].idle.page_count += 1
+
+
+def page_too_many_of_the_open(Scheduler it):
+    it.core.nodes.open[CALM_POOL].page_count += 1
 
 
 def wrong_heap_position(Scheduler it):
@@ -207,6 +219,20 @@ def stranger_in_the_crowd(Scheduler it):
 
 def second_outcome(Scheduler it):
     it.core.counters.completed += 1
+
+
+# Of a scheduler in which user 1 has two requests that wait, by deadline.
+
+def earlier_deadline_behind(Scheduler it):
+    cdef Request *tail = tail_of(&it.core, 1)
+    tail.deadline_ns = head_of(&it.core, 1).deadline_ns - 1
+    heap_update(&it.core.deadlines, tail.deadline_ns, tail.order, share_of(&it.core, 1).tail)
+
+
+# A heap that is nobody's part.
+
+def heap_on_its_head(IndexedHeap it):
+    heap_at(&it.heap, 0).key = 1 << 40
 
 
 # Not broken, but old.

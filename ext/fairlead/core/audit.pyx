@@ -18,6 +18,12 @@ from fairlead.core.slots cimport EVICTED, NIL, RUNNING, WAITING, Request
 from libc.stdint cimport int32_t, int64_t
 
 
+cdef bint are_in_order(FairQueue *queue, Request *one, Request *next) noexcept nogil:
+    if queue.by_deadline and one.deadline_ns != next.deadline_ns:
+        return one.deadline_ns < next.deadline_ns
+    return one.order < next.order
+
+
 cdef const char *flow_fault(FairQueue *queue, int32_t index) noexcept nogil:
     cdef Share *share = &queue.shares[index]
     cdef Level *level = &queue.levels[share.parent]
@@ -30,10 +36,7 @@ cdef const char *flow_fault(FairQueue *queue, int32_t index) noexcept nogil:
             return b"a queue holds a request that is not its own"
         if previous != NIL and requests[slot].previous != previous:
             return b"a queue links back wrongly"
-        if previous != NIL and not (requests[previous].order < requests[slot].order if not queue.by_deadline else (
-                requests[previous].deadline_ns < requests[slot].deadline_ns
-                or (requests[previous].deadline_ns == requests[slot].deadline_ns
-                    and requests[previous].order < requests[slot].order))):
+        if previous != NIL and not are_in_order(queue, &requests[previous], &requests[slot]):
             return b"a user's requests are not in order"
         previous = slot
         slot = requests[slot].next

@@ -25,7 +25,7 @@ from fairlead.core.heap cimport (
     Entry, heap_expect, heap_init, heap_push, heap_remove, heap_top, heap_update, page_table_length, pages_free,
     pages_init,
 )
-from fairlead.core.memory cimport CHECK, PREFETCH, core_calloc, core_free
+from fairlead.core.memory cimport PREFETCH, core_calloc, core_free
 from fairlead.core.nodes cimport (
     Node, node_choose, node_handle, node_lease, node_release, nodes_free, nodes_init,
 )
@@ -259,7 +259,6 @@ cdef void dispatch(Core *core, int32_t slot) noexcept nogil:
     cdef Request *request = &core.slots.requests[slot]
     cdef int32_t level = core.queue.shares[request.flow].parent
     cdef int32_t node = node_choose(&core.nodes, pool_of(core, request), request.tried[0], request.tried[1])
-    CHECK(node != NIL)
     heap_remove(&core.deadlines, slot)
     queue_dispatch(&core.queue, slot)
     request.node = node

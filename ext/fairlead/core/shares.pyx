@@ -29,8 +29,7 @@ cdef bint queue_init(FairQueue *queue, Slots *slots, int64_t flow_max, int32_t l
     cdef int32_t page_max = page_table_length(flow_max if flow_max > level_max else level_max)
     while table_size < 2 * flow_max:
         table_size *= 2
-    if share_max > INT32_MAX or table_size > INT32_MAX:
-        return False
+    CHECK(share_max <= INT32_MAX and table_size <= INT32_MAX)  # flows_max and groups_max see to that
     queue.shares = <Share *> core_calloc(share_max, sizeof(Share))
     queue.levels = <Level *> core_calloc(level_max, sizeof(Level))
     queue.limits = <Limit *> core_calloc(<int64_t> limit_max + 1, sizeof(Limit))
@@ -94,15 +93,13 @@ cdef int64_t special_key(FairQueue *queue, int32_t index) noexcept nogil:
 
 
 cdef void rekey(FairQueue *queue, int32_t index) noexcept nogil:
-    """A READY share's key may have changed; under FIFO so may those above it."""
+    """Under FIFO, the key of a share that was READY may have changed, and so may those above it."""
     cdef Share *share
     while index != ROOT:
         share = &queue.shares[index]
         if share.where != READY:
             break
         heap_update(&queue.levels[share.parent].ready, ready_key(queue, index), share.stamp, index)
-        if not queue.fifo:
-            break
         index = share.parent
 
 
