@@ -26,6 +26,7 @@ from raw_server import Peer, RawServer
 from fairlead.app import Router
 from fairlead.config import load
 from fairlead.driver import Driver
+from fairlead.gateway import Gateway
 from fairlead.mocknode import MockNode, MockSettings, serving
 
 MODEL = "demo"
@@ -49,6 +50,10 @@ class Answer:
 
 class WatchedDriver(Driver):
     """A driver whose methods a test can replace: those of the compiled class can't be."""
+
+
+class WatchedGateway(Gateway):
+    """The same of the gateway."""
 
 
 class Rig:
@@ -132,7 +137,7 @@ async def routed(
             port = await stack.enter_async_context(serving(mock))
             nodes.append({"name": settings.name, "url": f"http://127.0.0.1:{port}", "slots": settings.slots})
             served.append(mock)
-        with patch("fairlead.app.Driver", WatchedDriver):
+        with patch("fairlead.app.Driver", WatchedDriver), patch("fairlead.app.Gateway", WatchedGateway):
             router = Router(configured(nodes + (raw or []), **sections), seed=1)
         await router.start()
         try:
