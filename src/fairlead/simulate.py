@@ -17,12 +17,12 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import Final
 
+from fairlead.config_schema import PRICES
 from fairlead.core import scheduler as core
+from fairlead.policy import TokenPrices
 from fairlead.simulate_gap import GapMeter
 from fairlead.traces import Trace
 
-POLICIES: Final = ("fifo", "round_robin", "wfq", "token_wfq")
-FIRST_MEAN_OUTPUT: Final = 256  # tokens, of a user that nothing is known about yet
 UNSEEN, COMPLETED, FAILED, REFUSED, PUSHED_OUT, EXPIRED, NO_NODE = range(7)
 OUTCOMES: Final = ("unseen", "completed", "failed", "refused", "pushed_out", "expired", "no_node")
 ENDED_BY_CORE: Final = {core.EXPIRED: EXPIRED, core.NO_NODE: NO_NODE, core.PUSHED_OUT: PUSHED_OUT}
@@ -116,8 +116,7 @@ class Simulation:
         self.end_ns = array("q", bytes(8 * count))
         self.service = array("q", bytes(8 * count))
         self.done = self.requeued = self.output_tokens = 0
-        self.seen = [0] * len(trace.users)
-        self.seen_output = [0] * len(trace.users)
+        self.lengths = TokenPrices(dict.fromkeys(PRICES, 1))  # of answers, as the router expects them
         self.dispatched_in_load = [0] * len(trace.users)
         self.load_end_ns = trace.arrival_ns[-1]
         self.ttft_ns = round(settings.ttft_ms * 1e6)
@@ -200,7 +199,7 @@ class Simulation:
         user = trace.user[index]
         cost = 1
         if self.by_tokens:
-            output = (FIRST_MEAN_OUTPUT + self.seen_output[user]) // (1 + self.seen[user])
+            output = round(self.lengths.expected_output(user))
             limit = trace.max_tokens[index]
             if limit and limit < output:
                 output = limit
@@ -278,8 +277,8 @@ class Simulation:
             self.gap.restart(self.trace.model[index], user)
             self.service[index] = tokens
         self.output_tokens += output
-        self.seen[user] += 1
-        self.seen_output[user] += output
+        if self.by_tokens:
+            self.lengths.learn(user, output)
         self.attempt[index] = -1
         self._over(now, index, outcome)
 

@@ -14,8 +14,9 @@ from rich.console import Console
 from rich.progress import Progress
 
 from fairlead import simulate_report, traces
+from fairlead.config_schema import POLICIES
 from fairlead.errors import ConfigError
-from fairlead.simulate import POLICIES, Settings, simulate
+from fairlead.simulate import Settings, simulate
 
 WEIGHT_MAX = 2**20
 

@@ -9,7 +9,8 @@ import pytest
 
 from fairlead import simulate_report, traces
 from fairlead.cli import run
-from fairlead.simulate import POLICIES, Result, Settings, simulate
+from fairlead.config_schema import POLICIES
+from fairlead.simulate import Result, Settings, simulate
 
 ARENA = Path(__file__).resolve().parents[2] / "benches/traces/vtc_arena_27clients.csv"
 ENDED = ("completed", "failed", "expired", "refused", "pushed_out")
