@@ -42,16 +42,19 @@ async def outstanding(count: int, request: Callable[[], Awaitable[object]]) -> A
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def first_byte_s(rig: Rig, body: bytes, user: str) -> tuple[float, float]:
-    """Seconds from sending a request to the first byte of its answer's body, and to the last."""
+async def first_byte_s(rig: Rig, body: bytes, patience_s: float) -> float:
+    """Seconds from sending a polite user's request to the first byte of its answer's body; the answer is then read.
+
+    Fails if it waits in the queue for longer than patience_s."""
     loop = asyncio.get_running_loop()
     begun = loop.time()
-    async with rig.session.post(rig.url + CHAT, data=body, headers={"X-User-Id": user}) as response:
+    headers = {"X-User-Id": "polite", "X-Queue-Timeout-Ms": str(int(patience_s * 1000))}
+    async with rig.session.post(rig.url + CHAT, data=body, headers=headers) as response:
         assert response.status == 200, await response.text()
         await response.content.readany()
         first = loop.time() - begun
         await response.read()
-        return first, loop.time() - begun
+        return first
 
 
 @dataclass
@@ -72,15 +75,15 @@ class Flooded:
         return nearest_rank(self.first_byte, 0.99)
 
 
-async def beside_a_flood(rig: Rig, polite: bytes, flooding: bytes, count: int) -> Flooded:
+async def beside_a_flood(rig: Rig, body: bytes, count: int, patience_s: float) -> Flooded:
     """One user keeps FLOOD requests outstanding, another sends its own one at a time, ``count`` of them."""
-    alone = nearest_rank([(await first_byte_s(rig, polite, "polite"))[0] for _ in range(5)], 0.5)
+    alone = nearest_rank([await first_byte_s(rig, body, patience_s) for _ in range(5)], 0.5)
     seen: list[float] = []
-    async with outstanding(FLOOD, lambda: flooder(rig, flooding)):
+    async with outstanding(FLOOD, lambda: flooder(rig, body)):
         await rig.until(lambda: rig.waiting() >= FLOOD - 20, "that the flood is there")
         ended, spent = served(rig)
         for _ in range(count):
-            seen.append((await first_byte_s(rig, polite, "polite"))[0])
+            seen.append(await first_byte_s(rig, body, patience_s))
             assert rig.waiting() >= FLOOD - 20
         ended, spent = served(rig)[0] - ended, served(rig)[1] - spent
     return Flooded(alone, seen, spent / ended)
@@ -97,12 +100,12 @@ async def flooder(rig: Rig, body: bytes) -> None:
     assert answer.status == 200, answer.body
 
 
-async def waits_longer_than(rig: Rig, polite: bytes, flooding: bytes, wait_s: float) -> Answer:
+async def waits_longer_than(rig: Rig, body: bytes, wait_s: float) -> Answer:
     """The answer that a polite user gets beside the flood if it does not want to wait longer."""
-    async with outstanding(FLOOD, lambda: flooder(rig, flooding)):
+    async with outstanding(FLOOD, lambda: flooder(rig, body)):
         await rig.until(lambda: rig.waiting() >= FLOOD - 20, "that the flood is there")
         limit = {"X-User-Id": "polite", "X-Queue-Timeout-Ms": str(int(wait_s * 1000))}
-        return await rig.request("POST", CHAT, data=polite, headers=limit)
+        return await rig.request("POST", CHAT, data=body, headers=limit)
 
 
 # Who gets how much ---------------------------------------------------------------------------------

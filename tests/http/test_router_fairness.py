@@ -33,11 +33,11 @@ QUICK = replace(NODE, ttft_ms=1, token_ms=1)
 def test_a_flood_of_one_user_delays_another_by_one_service_time_unless_the_policy_is_fifo(no_leaks: Run) -> None:
     async def flood(policy: str) -> Flooded:
         async with routed([NODE], queue={"policy": policy}) as rig:
-            return await beside_a_flood(rig, BODY, BODY, POLITE)
+            return await beside_a_flood(rig, BODY, POLITE, 8 * SERVICE_S)
 
     async def fifo() -> str:
         async with routed([NODE], queue={"policy": "fifo"}) as rig:
-            return (await waits_longer_than(rig, BODY, BODY, 4 * SERVICE_S)).code
+            return (await waits_longer_than(rig, BODY, 4 * SERVICE_S)).code
 
     async def main() -> None:
         wfq, token_wfq, under_fifo = await asyncio.gather(flood("wfq"), flood("token_wfq"), fifo())
