@@ -34,6 +34,7 @@ from fairlead.headers import HeaderList, NodeHead
 from fairlead.metrics import Meter
 from fairlead.policy import Bill
 from fairlead.upstream import Link, Lost, Pool, request_head
+from fairlead.usage import Habits
 
 REQUEUES_MAX: Final = 2
 
@@ -68,6 +69,8 @@ class Node(Protocol):
     def name(self) -> str: ...
     @property
     def pool(self) -> Pool: ...
+    @property
+    def habits(self) -> Habits: ...
 
 
 class Nodes(Protocol):
@@ -197,7 +200,7 @@ class Call(Ticket):
             surroundings.meter.dispatch(now_ns, self.waited_ns)
         surroundings.driver.set_timer(self, self._due_ns())
         pool = self.node.pool
-        body = outgoing.body if self.bill is None else self.bill.request_body(outgoing.body)
+        body = outgoing.body if self.bill is None else self.bill.request_body(outgoing.body, self.node.habits)
         pool.send(request_head(pool.endpoint, "POST", outgoing.target, outgoing.headers, len(body)), body, self)
 
     def on_expire(self, kind: int, now_ns: int) -> None:

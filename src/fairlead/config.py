@@ -53,6 +53,7 @@ class NodeConfig:
     engine: str | None = None
     api_key: str | None = field(default=None, repr=False)
     paths: tuple[str, ...] = ()
+    include_usage: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,6 +318,7 @@ def _node(entry: Value) -> NodeConfig:
         engine=_read(values, "engine", NODE),
         api_key=_node_key(values),
         paths=tuple(EXTRA_PATH.read(path) for path in values["paths"].sequence()) if "paths" in values else (),
+        include_usage=_read(values, "include_usage", NODE),
     )
 
 

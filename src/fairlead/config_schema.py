@@ -123,6 +123,12 @@ def or_word(word: str, kind: Kind[T]) -> Kind[T | None]:
     return Kind(f"{kind.allowed}, or {word}", lambda text: None if text == word else kind.parse(text))
 
 
+def _yes(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError
+    return text == "true"
+
+
 def matching(pattern: re.Pattern[str], allowed: str, *, secret: bool = False) -> Kind[str]:
     def parse(text: str) -> str:
         if not pattern.fullmatch(text):
@@ -245,6 +251,7 @@ EXTRA_PATH: Final = Kind("a path such as /api/chat, at most 128 characters", _ex
 NODE_NAME: Final = matching(_NODE_NAME, "1..128 letters, digits and . _ : - [ ]")
 API_KEY: Final = matching(_API_KEY, "1..4096 printable ASCII characters without blanks, or leave it empty", secret=True)
 HEADER_NAME: Final = matching(_HEADER_NAME, "the name of a header: 1..64 letters, digits and -")
+YES: Final = Kind("true | false", _yes)
 FRACTION: Final = Kind("a number 0..1", _fraction)
 PRICE: Final = Kind("a number 0..1000 with at most 3 decimals", _price)
 PRICES_DEFAULT: Final = "{input: 1, output: 2, cached_input: 1}"
@@ -278,6 +285,7 @@ NODE: Final[dict[str, Key]] = {
     "api_key": Key(API_KEY, "(none)", "key the router shows to this node"),
     "api_key_file": Key(matching(re.compile(".+"), "a file"), "(none)", "file that holds the api_key"),
     "paths": Key(EXTRA_PATH, "[]", "list of further inference paths to relay to it"),
+    "include_usage": Key(YES, "true", "ask it for the usage of streams if it does not tell unasked (policy token_wfq)"),
 }
 USER: Final[dict[str, Key]] = {
     "weight": Key(WEIGHT, "1", "share relative to those it competes with (policy wfq, token_wfq)"),

@@ -54,6 +54,8 @@ def _node(node: NodeConfig) -> dict[str, Any]:
         entry["api_key"] = MASK
     if node.paths:
         entry["paths"] = list(node.paths)
+    if not node.include_usage:
+        entry["include_usage"] = False
     return entry
 
 

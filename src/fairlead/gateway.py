@@ -37,6 +37,7 @@ class Models(Nodes, Protocol):
     @property
     def any_never_answered(self) -> bool: ...
     def pool_of(self, model: str, path: str = "") -> int | None: ...
+    def context_of(self, model: str) -> int | None: ...
 
 
 class Gateway:
@@ -145,7 +146,7 @@ class Gateway:
         call.user = user.key
         call.weight, call.cost = policy.core_numbers(config.queue.policy, user, facts)
         if self._prices is not None:
-            call.bill = self._prices.bill(user.key, facts)
+            call.bill = self._prices.bill(user.key, facts, self._nodes.context_of(facts.model))
             call.cost = call.bill.estimate
         call.width = facts.width
         call.size_bytes = facts.size_bytes

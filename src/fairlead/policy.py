@@ -7,6 +7,10 @@ Theory of ``token_wfq``. A request is charged an estimate when it is queued and 
 Only the ratio of costs matters to the core, which takes integers: they are thousandths of what one token of price 1
 costs, so that prices with three decimals stay exact. At the core's COST_MAX a cost stands still: with the default
 prices that is beyond two million tokens in one request.
+
+Of a user of whom nothing is known little is expected. Too low an estimate favours its user by what its running
+requests really cost, no more; too high a one moves virtual time ahead by what never was, and whoever comes then waits
+until that has been served.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ from fairlead.errors import ApiError
 from fairlead.identity import User
 from fairlead.inspection import Facts
 from fairlead.strict import digits, one_header, shown
-from fairlead.usage import Events, Tail, ask
+from fairlead.usage import Events, Habit, Habits, Tail, ask
 
 REQUEST_ID: Final = "X-Request-Id"
 REQUEST_TIMEOUT: Final = "X-Request-Timeout-Ms"
@@ -40,14 +44,16 @@ _WINDOW: Final = 30
 FIFO: Final = "fifo"
 TOKEN_POLICY: Final = "token_wfq"
 WEIGHTED: Final = ("wfq", TOKEN_POLICY)  # only these give users and teams different shares
+PRICES: Final = ("input", "cached_input", "output")
 COST_UNIT: Final = 1000  # what the core is told for one token of price 1
 COST_MAX: Final = 2**31 - 1  # the core's
 INPUT_MAX: Final = 1 << 20  # tokens; an estimate claims no more, whatever the size of the body
-OUTPUT_START: Final = 256.0  # tokens per sequence of a user of whom nothing is known
+OUTPUT_START: Final = 16.0  # tokens per sequence of a user of whom nothing is known
 USERS_MAX: Final = 10_000
 _BYTES_PER_TOKEN: Final = 4
-_NEWEST_SHARE: Final = 0.2  # of the newest answer in a user's running mean
-# These stream one token an event, and the engine can be asked for usage.
+_ANSWERS_MAX: Final = 5  # a user's running mean is that of so many; then each new one counts a fifth
+_NOTHING: Final = (0, OUTPUT_START)
+# Where an engine can be asked for the usage of a stream.
 _ASKED_PATHS: Final = frozenset(("/v1/chat/completions", "/v1/completions"))
 _COUNTED_PATHS: Final = _ASKED_PATHS | {"/v1/responses", "/v1/messages"}
 _NO_OUTPUT_PATHS: Final = frozenset(
@@ -121,13 +127,14 @@ class TokenPrices:
     __slots__ = ("_means", "_prices")
 
     def __init__(self, prices: Mapping[str, float]) -> None:
-        names = ("input", "cached_input", "output")
-        self._prices = tuple(round(prices[name] * COST_UNIT) for name in names)
-        self._means: OrderedDict[int, float] = OrderedDict()  # by user, the least recently seen first
+        self._prices = tuple(round(prices[name] * COST_UNIT) for name in PRICES)
+        # By user, the least recently seen first: answers that count, and their mean.
+        self._means: OrderedDict[int, tuple[int, float]] = OrderedDict()
 
-    def bill(self, user: int, facts: Facts) -> Bill:
-        """The bill of a new request of that user (the core's number)."""
-        return Bill(self, user, facts)
+    def bill(self, user: int, facts: Facts, context: int | None = None) -> Bill:
+        """The bill of a new request of that user (the core's number). context: tokens that fit into the model, if
+        known."""
+        return Bill(self, user, facts, context)
 
     def price(self, fresh: int, cached: int, output: int) -> int:
         """The cost of that many tokens, for the core: 0..COST_MAX."""
@@ -136,12 +143,13 @@ class TokenPrices:
 
     def expected_output(self, user: int) -> float:
         """Tokens per sequence."""
-        return self._means.get(user, OUTPUT_START)
+        return self._means.get(user, _NOTHING)[1]
 
     def learn(self, user: int, output: float) -> None:
         """An answer of the user had so many tokens per sequence."""
-        mean = self.expected_output(user)
-        self._means[user] = mean + _NEWEST_SHARE * (output - mean)
+        answers, mean = self._means.get(user, _NOTHING)
+        answers = min(answers + 1, _ANSWERS_MAX)
+        self._means[user] = answers, mean + (output - mean) / answers
         self._means.move_to_end(user)
         if len(self._means) > USERS_MAX:
             self._means.popitem(last=False)
@@ -153,9 +161,22 @@ class Bill:
     estimate is for the core. by, once settled, says what the price was made of: "usage", "events" or "estimate".
     """
 
-    __slots__ = ("_asked", "_facts", "_input", "_output", "_prices", "_reader", "_status", "_user", "by", "estimate")
+    __slots__ = (
+        "_asked",
+        "_facts",
+        "_habit",
+        "_input",
+        "_output",
+        "_prices",
+        "_reader",
+        "_status",
+        "_unasked",
+        "_user",
+        "by",
+        "estimate",
+    )
 
-    def __init__(self, prices: TokenPrices, user: int, facts: Facts) -> None:
+    def __init__(self, prices: TokenPrices, user: int, facts: Facts, context: int | None = None) -> None:
         self._prices = prices
         self._user = user
         self._facts = facts
@@ -164,26 +185,32 @@ class Bill:
         if facts.path not in _NO_OUTPUT_PATHS:
             expected = round(prices.expected_output(user))
             limited = expected if facts.max_tokens is None else min(expected, facts.max_tokens)
+            if context is not None:
+                # How many of the sequences are prompts of their own is not known: at most all of them.
+                self._input = min(self._input, context * facts.width)
+                limited = min(limited, context - self._input // facts.width)
             self._output = limited * facts.width
-        self._asked = False
+        self._asked = self._unasked = False
+        self._habit = Habit()
         self._reader: Events | Tail | None = None
         self._status = 0
         self.by = "estimate"
         # At least 1: who waits for nothing but free requests would never lose his turn.
         self.estimate = max(1, prices.price(self._input, 0, self._output))
 
-    def request_body(self, body: bytes) -> bytes:
-        """The body as the node gets it: it asks for the usage of a stream."""
-        if not self._facts.stream or self._facts.path not in _ASKED_PATHS:
-            return body
-        changed = ask(body)
-        self._asked = changed is not None
-        return body if changed is None else changed
+    def request_body(self, body: bytes, habits: Habits) -> bytes:
+        """The body as the node that has those habits gets it: it asks for the usage of a stream where it must."""
+        facts = self._facts
+        habit = self._habit = habits.of(facts.path, facts.model)
+        changed = ask(body) if facts.stream and facts.path in _ASKED_PATHS else None
+        self._asked = changed is not None and habit.asks
+        self._unasked = changed is not None and not habit.asks
+        return changed if changed is not None and habit.asks else body
 
     def on_head(self, status: int, event_stream: bool, has_length: bool) -> None:
         """The node's answer begins. has_length: it is promised to have so many bytes, so none are taken out."""
         self._status = status
-        self._reader = Events(self._asked and not has_length) if event_stream else Tail()
+        self._reader = Events(self._asked and not has_length, self._habit.nulls) if event_stream else Tail()
 
     def feed(self, data: bytes) -> bytes:
         """What of the node's bytes the client gets now."""
@@ -204,18 +231,24 @@ class Bill:
             return self._prices.price(self._input, 0, 0)
         generates = facts.path not in _NO_OUTPUT_PATHS
         counted = facts.stream and facts.path in _COUNTED_PATHS and not isinstance(reader, Tail)
-        tokens, fresh, cached = 0, self._input, 0
+        events, fresh, cached = 0, self._input, 0
         told: int | None = None
         if reader is not None:
-            usage, tokens = reader.usage, reader.tokens
+            usage = reader.usage
+            events = reader.events if isinstance(reader, Events) else 0
             told = usage.output if generates or usage.input is None else usage.output or 0
+            if told is not None and facts.width > 1:
+                # Of several sequences an engine may report one: a stream has shown the others, too.
+                told = max(events, told * facts.width if self._habit.per_choice and not events else told)
             if usage.input is not None:
                 fresh, cached = usage.input - usage.cached, usage.cached
+        if whole and isinstance(reader, Events):
+            self._habit.learn(reader, told, self._unasked)
         if whole and told is not None:
             self.by, output = "usage", told
-        elif counted or tokens:
-            # A count that was told on the way may be the older one, and one event may have brought several.
-            self.by, output = "events", max(tokens, told or 0)
+        elif counted or events:
+            # A count that was told on the way may be the older one.
+            self.by, output = "events", max(self._habit.tokens_in(events), told or 0)
         else:
             return self.estimate
         if generates and (whole or output):  # who left before the first token has shown no length

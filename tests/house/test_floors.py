@@ -46,6 +46,8 @@ FLOORS = (
     ("pools", "probes", "nodes", "listener", "discover", "frontend", "admin"),
     ("app",),
     (
+        "workload",
+        "mixes",
         "traces",
         "simulate_gap",
         "simulate",

@@ -25,7 +25,7 @@ from raw_server import Peer, RawServer
 
 from fairlead.app import Router
 from fairlead.config import load
-from fairlead.driver import Driver
+from fairlead.driver import Driver, Ticket
 from fairlead.gateway import Gateway
 from fairlead.mocknode import MockNode, MockSettings, serving
 
@@ -106,6 +106,20 @@ class Rig:
         return loop.time() - begun
 
 
+def charges(rig: Rig) -> list[int]:
+    """The costs with which requests will have ended, in that order."""
+    found: list[int] = []
+    driver = rig.router.driver
+    finish = driver.finish
+
+    def spy(ticket: Ticket, outcome: int, cost: int) -> bool:
+        found.append(cost)
+        return finish(ticket, outcome, cost)
+
+    driver.finish = spy  # type: ignore[method-assign]
+    return found
+
+
 def chat_body(prompt: str = "hello", **fields: Any) -> bytes:
     return orjson.dumps({"model": MODEL, "messages": [{"role": "user", "content": prompt}]} | fields)
 
@@ -126,16 +140,21 @@ def configured(nodes: list[dict[str, Any]], **sections: Any) -> Any:
 
 @asynccontextmanager
 async def routed(
-    mocks: list[MockSettings] | None = None, *, raw: list[dict[str, Any]] | None = None, **sections: Any
+    mocks: list[MockSettings] | None = None,
+    *,
+    entry: dict[str, Any] | None = None,
+    raw: list[dict[str, Any]] | None = None,
+    **sections: Any,
 ) -> AsyncIterator[Rig]:
-    """mocks are served; raw are nodes of the configuration that the test serves itself."""
+    """mocks are served, and configured as entry says; raw are nodes of the configuration that the test serves."""
     async with AsyncExitStack() as stack:
         nodes: list[dict[str, Any]] = []
         served: list[MockNode] = []
         for settings in mocks or []:
             mock = MockNode(settings)
             port = await stack.enter_async_context(serving(mock))
-            nodes.append({"name": settings.name, "url": f"http://127.0.0.1:{port}", "slots": settings.slots})
+            url = f"http://127.0.0.1:{port}"
+            nodes.append({"name": settings.name, "url": url, "slots": settings.slots} | (entry or {}))
             served.append(mock)
         with patch("fairlead.app.Driver", WatchedDriver), patch("fairlead.app.Gateway", WatchedGateway):
             router = Router(configured(nodes + (raw or []), **sections), seed=1)
