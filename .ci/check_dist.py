@@ -22,8 +22,10 @@ def wheel_faults(path: Path) -> list[str]:
     missing = {str(name) for name in expected} - {str(name) for name in package}
     faults += [f"{path.name}: {name} is missing" for name in sorted(missing)]
     compiled = {str(name.parent / name.name.split(".")[0]) for name in package if name.suffix == ".so"}
-    for source in Path("ext").rglob("*.pyx"):
-        if str(source.relative_to("ext").with_suffix("")) not in compiled:
+    cython = [(source, source.relative_to("ext")) for source in Path("ext").rglob("*.pyx")]
+    python = [(source, source.relative_to("src")) for source in Path("src").rglob("*.pxd")]
+    for source, module in cython + python:
+        if str(module.with_suffix("")) not in compiled:
             faults.append(f"{path.name}: {source} is not compiled in it")
     if "manylinux" not in path.name:
         faults.append(f"{path.name}: has no manylinux tag")

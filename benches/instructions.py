@@ -34,6 +34,7 @@ CASES = {
     "tokens_100_users": (100, 1_000, "tokens"),
     "tiers_100_users": (100, 1_000, "tiers"),
     "teams_100_users": (100, 1_000, "teams"),
+    "limits_100_users": (100, 1_000, "limits"),
     "cancel_100000_waiting": (10_000, 100_000, "cancel"),
     "choose_64_nodes": (10, 100, "choose"),
     "python_cycle_100_users": (100, 1_000, "python"),
@@ -50,7 +51,7 @@ def child(kind: str, users: int, waiting: int, count: int) -> None:
 
         against_first_design.python_cycle(users, waiting, count)
         return
-    shape, kind = (kind, "cycle") if kind in ("tokens", "tiers", "teams") else ("plain", kind)
+    shape, kind = (kind, "cycle") if kind in ("tokens", "tiers", "teams", "limits") else ("plain", kind)
     nodes = 64 if kind == "choose" else 8
     loop = native_build.load_core_loop().Loop(users=users, waiting=waiting, nodes=nodes, shape=shape)
     if kind == "choose":

@@ -44,10 +44,11 @@ cdef class Loop:
     cdef bint tokens
 
     def __cinit__(self, *, int64_t users, int32_t waiting, int32_t nodes=8, int32_t slots=4, str shape="plain"):
-        """shape: plain (wfq), tokens (costs that are estimated and corrected), tiers (16:4:1), teams (ten)."""
+        """shape: plain (wfq), tokens (costs that are estimated and corrected), tiers (16:4:1), teams (ten), limits
+        (as teams; half of them share a limit that they fill, and so do the others)."""
         cdef int32_t i
-        self.scheduler = core.Scheduler(waiting_max=waiting + 1, running_max=nodes * slots, nodes_max=nodes,
-                                        pools_max=4, groups_max=16)
+        self.scheduler = core.Scheduler(waiting_max=waiting + nodes * slots, running_max=nodes * slots, nodes_max=nodes,
+                                        pools_max=4, groups_max=16, limits_max=2)
         self.users = users
         self.random = 88172645463325252
         self.running = <int64_t *> calloc(nodes * slots, sizeof(int64_t))
@@ -57,17 +58,19 @@ cdef class Loop:
         self.tokens = shape == "tokens"
         self.places[0] = self.submission.place
         self.place_count = 1
-        if shape in ("tiers", "teams"):
+        if shape in ("tiers", "teams", "limits"):
+            limits = [self.scheduler.add_limit(0, nodes * slots // 2) for _ in range(2 if shape == "limits" else 0)]
             weights = (16, 4, 1) if shape == "tiers" else (1,) * 10
             self.place_count = len(weights)
             for i, weight in enumerate(weights):
-                self.places[i] = self.scheduler.add_group(0, self.submission.place, weight)
+                limit = limits[i % 2] if limits else 0
+                self.places[i] = self.scheduler.add_group(0, self.submission.place, weight, 0, limit)
         for i in range(nodes):
             node = self.scheduler.add_node(0, slots)
             self.scheduler.set_node_pools(0, node, [self.submission.place])
             self.scheduler.set_node_load(0, node, (i * 37 % 100) / 100, 0)
             self.scheduler.set_node_state(0, node, core.UP)
-        for _ in range(nodes * slots):
+        while self.running_count < nodes * slots:  # ends: among random users are some below every limit
             self.submit()
             self.drain()
         for i in range(waiting):

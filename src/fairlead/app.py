@@ -20,6 +20,7 @@ from fairlead.gateway import Gateway
 from fairlead.listener import Inference, Limits, Listener
 from fairlead.metrics import Exposition, Meter
 from fairlead.nodes import Registry
+from fairlead.places import Shape
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +32,11 @@ ROUTINGS: Final = {
     "least_loaded": core.LEAST_LOADED,
     "p2c": core.P2C,
 }
-NODES_MAX: Final = 1024
-POOLS_MAX: Final = 256
+WITHIN_USER: Final = {"arrival": core.ARRIVAL, "deadline": core.DEADLINE}
+# Twice what can be configured: each node, and each pool, has a twin for cheap requests.
+NODES_MAX: Final = 2 * 1024
+POOLS_MAX: Final = 2 * 256
+GROUPS_MAX: Final = 2048
 ADMIN_CONNECTIONS_MAX: Final = 256
 _POLL_S: Final = 0.02
 
@@ -137,7 +141,10 @@ def make_driver(config: Config, loop: asyncio.AbstractEventLoop, clock: Clock, s
         waiting_bytes_max=queue.max_bytes,
         nodes_max=NODES_MAX,
         pools_max=POOLS_MAX,
+        groups_max=GROUPS_MAX,
+        limits_max=POOLS_MAX + len(config.teams),
         order=ORDERS[queue.policy],
+        within_user=WITHIN_USER[queue.within_user],
         overflow=OVERFLOWS[queue.overflow],
         routing=ROUTINGS[routing.policy],
         gpu_weight=routing.gpu_weight,
@@ -145,4 +152,5 @@ def make_driver(config: Config, loop: asyncio.AbstractEventLoop, clock: Clock, s
         no_node_wait_ns=queue.no_node_wait_ns,
         seed=1 if seed is None else seed,
     )
-    return Driver(loop, scheduler, clock, requests_max=queue.max_waiting + running_max + 1, seed=seed)
+    requests_max = queue.max_waiting + running_max + 1
+    return Driver(loop, scheduler, clock, requests_max=requests_max, shape=Shape.of(config), seed=seed)

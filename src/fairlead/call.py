@@ -22,7 +22,6 @@ node's. One timer per call (see driver) looks at the times it finds; bytes only 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Final, Protocol
 
@@ -34,7 +33,8 @@ from fairlead.errors import ApiError
 from fairlead.headers import HeaderList, NodeHead
 from fairlead.metrics import Meter
 from fairlead.policy import Bill
-from fairlead.upstream import Exchange, Link, Lost, Pool, request_head
+from fairlead.upstream import Link, Lost, Pool, request_head
+from fairlead.usage import Habits
 
 REQUEUES_MAX: Final = 2
 
@@ -69,6 +69,8 @@ class Node(Protocol):
     def name(self) -> str: ...
     @property
     def pool(self) -> Pool: ...
+    @property
+    def habits(self) -> Habits: ...
 
 
 class Nodes(Protocol):
@@ -78,72 +80,51 @@ class Nodes(Protocol):
     def report_connect_failure(self, node: Any) -> None: ...  # what node() gave
 
 
-@dataclass(frozen=True, slots=True)
 class Surroundings:
     """What all calls share."""
 
     driver: Driver
     nodes: Nodes
     meter: Meter
-    timeouts: TimeoutsConfig
+    first_byte_ns: int
+    idle_ns: int
+
+    def __init__(self, driver: Driver, nodes: Nodes, meter: Meter, timeouts: TimeoutsConfig) -> None:
+        self.driver = driver
+        self.nodes = nodes
+        self.meter = meter
+        self.first_byte_ns = timeouts.first_byte_ns
+        self.idle_ns = timeouts.idle_ns
 
 
-@dataclass(slots=True)
 class Outgoing:
     """The request as its node will get it. body is let go when the node has answered."""
 
     request_id: str
     path: str
     target: str
-    headers: HeaderList
+    headers: bytes
     body: bytes
     model: str
     stream: bool
 
+    def __init__(
+        self, request_id: str, path: str, target: str, headers: bytes, body: bytes, model: str, stream: bool
+    ) -> None:
+        self.request_id = request_id
+        self.path = path
+        self.target = target
+        self.headers = headers
+        self.body = body
+        self.model = model
+        self.stream = stream
 
-class Call(Ticket, Exchange):
-    __slots__ = (  # noqa: RUF023  in groups by who sets them
-        # set once
-        "bill",
-        "carrier",
-        "cost",
-        "deadline_ns",
-        "entered_ns",
-        "outgoing",
-        "running_max",
-        "size_bytes",
-        "surroundings",
-        "total_deadline_ns",
-        "user",
-        "waiting_max",
-        "weight",
-        "width",
-        # the queue's side
-        "estimate_s",
-        "handle",
-        "never_wait",
-        "pool",
-        "position",
-        "queued_ns",
-        "requeues",
-        "waited",
-        "waited_ns",
-        # the node's side
-        "connected_ns",
-        "dispatched_ns",
-        "last_byte_ns",
-        "link",
-        "node",
-        "node_head",
-        "paused",
-        "state",
-        "status",
-        "stream",
-        "whole_event",
-    )
+
+class Call(Ticket):
+    """Also an upstream_exchange.Exchange. Compiled: its attributes are in call.pxd."""
 
     def __init__(self, surroundings: Surroundings, carrier: Carrier, outgoing: Outgoing, entered_ns: int) -> None:
-        """The fields of a Ticket are the gateway's to set; handle and pool may change later."""
+        """The fields of a Ticket are the gateway's to set; handle, pool and place may change later."""
         self.surroundings = surroundings
         self.carrier = carrier
         self.outgoing = outgoing
@@ -178,12 +159,20 @@ class Call(Ticket, Exchange):
     def pause(self) -> None:
         """The client reads slower than the node writes."""
         self.paused = True
-        super().pause()
+        if self.link is not None:
+            self.link.pause()
 
     def resume(self) -> None:
         self.paused = False
         self.last_byte_ns = self.surroundings.driver.now_ns()
-        super().resume()
+        if self.link is not None:
+            self.link.resume()
+
+    def abort(self) -> None:
+        """Cut the connection to the node, or the dialling, now. No callback of it follows."""
+        link, self.link = self.link, None
+        if link is not None:
+            link.abort()
 
     def give_up(self, error: ApiError) -> None:
         """The router ends it, whatever it is doing: it is shutting down."""
@@ -211,7 +200,7 @@ class Call(Ticket, Exchange):
             surroundings.meter.dispatch(now_ns, self.waited_ns)
         surroundings.driver.set_timer(self, self._due_ns())
         pool = self.node.pool
-        body = outgoing.body if self.bill is None else self.bill.request_body(outgoing.body)
+        body = outgoing.body if self.bill is None else self.bill.request_body(outgoing.body, self.node.habits)
         pool.send(request_head(pool.endpoint, "POST", outgoing.target, outgoing.headers, len(body)), body, self)
 
     def on_expire(self, kind: int, now_ns: int) -> None:
@@ -245,11 +234,11 @@ class Call(Ticket, Exchange):
         """When the next of its times is over, as far as is known now."""
         if not self.stream:
             return self.total_deadline_ns
-        timeouts = self.surroundings.timeouts
+        surroundings = self.surroundings
         if self.state is not State.STREAMING:
-            return min(self.total_deadline_ns, self.dispatched_ns + timeouts.first_byte_ns)
-        last_ns = self.surroundings.driver.now_ns() if self.paused else self.last_byte_ns
-        return min(self.total_deadline_ns, last_ns + timeouts.idle_ns)
+            return min(self.total_deadline_ns, self.dispatched_ns + surroundings.first_byte_ns)
+        last_ns = surroundings.driver.now_ns() if self.paused else self.last_byte_ns
+        return min(self.total_deadline_ns, last_ns + surroundings.idle_ns)
 
     def on_timer(self, now_ns: int) -> int:
         due_ns = self._due_ns()

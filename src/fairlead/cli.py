@@ -48,12 +48,27 @@ def as_configured(kind_name: str) -> Callable[[str], Any]:
     return read
 
 
+def number(low: int, high: int, *, whole: bool = True, above: bool = False) -> Callable[[str], Any]:
+    """Reads an option that is a number low..high; above: and not low itself. Unlike click's, it is no number if it is
+    nan, and its range does not fill the help."""
+
+    def read(text: str) -> Any:
+        try:
+            value = int(text) if whole else float(text)
+        except ValueError:
+            value = low - 1
+        if not low <= value <= high or (above and value == low):
+            kind = "a whole number" if whole else "a number"
+            span = f"above {low} and up to {high}" if above else f"{low}..{high}"
+            raise click.BadParameter(f"{text!r} is not allowed: choose {kind} {span}")
+        return value
+
+    return read
+
+
 LISTEN: Final = as_configured("ADDRESS")
 ADMIN: Final = as_configured("ADMIN_ADDRESS")
 SPAN: Final = as_configured("GRACE")
-COUNTED: Final = click.IntRange(1, 2**16)
-POSITIVE: Final = click.FloatRange(0, 1e6, min_open=True)
-NOT_NEGATIVE: Final = click.FloatRange(0, 1e6)
 
 run_for = click.option("--for", "span_ns", type=SPAN, metavar="DURATION", help="End by itself after this time.")
 
@@ -220,24 +235,57 @@ def mock_node(
 
 
 @fairlead.command()
-@click.option("--trace", type=click.Path(path_type=Path), metavar="FILE", help="CSV or JSONL of requests to replay.")
-@click.option("--synthetic", metavar="MIX", help="Or a mix: light:0.5/s:256:256,heavy:3/s:256:256.")
-@click.option("--duration", "duration_s", type=POSITIVE, default=600.0, metavar="S", help="Length of a mix. [600]")
-@click.option("--scale", type=POSITIVE, default=1.0, metavar="X", help="Times the trace's rate. [1]")
-@click.option("--zipf-users", type=COUNTED, default=100, metavar="N", help="Where a trace has none. [100]")
-@click.option("--compare", "policies", metavar="LIST", default="wfq", help="fifo,round_robin,wfq,token_wfq. [wfq]")
-@click.option("--weights", default="", metavar="LIST", help="alice=3,bob=1; who is not named has 1.")
-@click.option("--nodes", type=COUNTED, default=1, metavar="N", help="All alike. [1]")
-@click.option("--node", "node_model", metavar="LIST", default="", help="slots=23,token-ms=45.1,... [see README]")
-@click.option("--queue-limit", type=click.IntRange(0, 2**24), default=0, metavar="N", help="May wait. 0: all. [0]")
-@click.option("--timeout-s", type=NOT_NEGATIVE, default=0.0, metavar="S", help="Longest wait. 0: any. [0]")
-@click.option("--prices", default="1:2", metavar="IN:OUT", help="Of a token, 0..4. [1:2]")
-@click.option("--seed", type=int, default=1, metavar="N", help="Of all that is random. [1]")
-@click.option("--json", "json_path", metavar="FILE", help="Write the result; - is standard output.")
-@click.option("--plot", "plot_path", type=click.Path(path_type=Path), metavar="FILE", help="A .png or .svg.")
+@click.option(
+    "--trace", type=click.Path(path_type=Path), metavar="FILE", help="Requests to replay, CSV or JSONL. [see README]"
+)
+@click.option("--synthetic", metavar="MIX", help="Or draw them: USER:RATE/s:INPUT:OUTPUT,... in tokens.")
+@click.option(
+    "--duration",
+    "duration_s",
+    type=number(0, 10**6, whole=False, above=True),
+    default=600,
+    metavar="S",
+    help="How long they are drawn for, in seconds. [600]",
+)
+@click.option(
+    "--scale",
+    type=number(0, 10**6, whole=False, above=True),
+    default=1,
+    metavar="X",
+    help="Multiply the rate of arrivals. [1]",
+)
+@click.option(
+    "--zipf-users",
+    type=number(1, 2**16),
+    default=100,
+    metavar="N",
+    help="Users to draw for a trace that names none. [100]",
+)
+@click.option(
+    "--compare", "policies", metavar="LIST", default="wfq", help="Policies: fifo,round_robin,wfq,token_wfq. [wfq]"
+)
+@click.option("--weights", default="", metavar="LIST", help="As alice=3,bob=2; all others have 1.")
+@click.option("--nodes", type=number(1, 2**14), default=1, metavar="N", help="Nodes, all alike. [1]")
+@click.option(
+    "--node", "node_model", metavar="LIST", default="", help="Each is: slots=23,token-ms=45.1,... [see README]"
+)
+@click.option(
+    "--queue-limit", type=number(0, 2**24), default=0, metavar="N", help="Requests that may wait; 0: any number. [0]"
+)
+@click.option(
+    "--timeout-s",
+    type=number(0, 10**6, whole=False),
+    default=0,
+    metavar="S",
+    help="Longest wait in the queue; 0: any. [0]",
+)
+@click.option("--prices", default="1:2", metavar="IN:OUT", help="Of a token of a prompt and of an answer, 0..4. [1:2]")
+@click.option("--seed", type=number(0, 2**63 - 1), default=1, metavar="N", help="For everything that is drawn. [1]")
+@click.option("--json", "json_path", metavar="FILE", help="Write all figures; -: to standard output, no table.")
+@click.option("--plot", "plot_path", type=click.Path(path_type=Path), metavar="FILE", help="Draw it: .png or .svg.")
 @click.pass_context
 def simulate(context: click.Context, /, **options: Any) -> int:
-    """Replay requests through the scheduler in virtual time: who waits?
+    """Replay requests through the router's scheduler in virtual time: who waits?
 
     \b
     Example:
@@ -250,7 +298,8 @@ def simulate(context: click.Context, /, **options: Any) -> int:
     from fairlead.simulate_run import simulate_and_report
 
     try:
-        return simulate_and_report(options, click.echo)
+        given = {name for name in options if _was_given(context, name)}
+        return simulate_and_report(options | {"given": given}, click.echo)
     except ConfigError as error:
         raise BadConfig(str(error)) from None
     except OSError as error:

@@ -7,6 +7,7 @@ that work are known. Secrets appear in no message and no repr.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,8 @@ from fairlead.config_schema import (
     NODE,
     NODE_NAME,
     SECTIONS,
+    TEAM,
+    TEAMS_MAX,
     TOP,
     URL,
     USER,
@@ -50,16 +53,22 @@ class NodeConfig:
     engine: str | None = None
     api_key: str | None = field(default=None, repr=False)
     paths: tuple[str, ...] = ()
+    include_usage: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class QueueConfig:
-    """prices: of a token, by config_schema.PRICES; only policy token_wfq looks at them."""
+    """prices: of a token, only policy token_wfq looks at them; tiers: weights, by config_schema.TIERS."""
 
     policy: str
     prices: Mapping[str, float]
+    tiers: Mapping[str, int]
+    tier_policy: str
+    promote_after_ns: int
+    within_user: str
     max_waiting: int
     max_waiting_per_user: int
+    max_in_flight_per_pool: int
     max_bytes: int
     overflow: str
     timeout_ns: int
@@ -75,6 +84,16 @@ class RoutingConfig:
 
 @dataclass(frozen=True, slots=True)
 class UserConfig:
+    """team: None if it has none."""
+
+    weight: int
+    max_in_flight: int
+    priority: str
+    team: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TeamConfig:
     weight: int
     max_in_flight: int
 
@@ -134,6 +153,7 @@ class Config:
     identity: tuple[IdentitySource, ...]
     users: Mapping[str, UserConfig]
     default_user: UserConfig
+    teams: Mapping[str, TeamConfig]
     timeouts: TimeoutsConfig
     limits: LimitsConfig
     health: HealthConfig
@@ -152,7 +172,8 @@ def load(path: Path | None, *, nodes: Sequence[str] = (), env: Mapping[str, str]
     listen, admin = _read(top, "listen", TOP), _read(top, "admin", TOP)
     if admin == listen and listen[1] != 0:
         raise (top.get("admin") or top["listen"]).fail("listen and admin have one address: give them different ports")
-    users, default_user = _users(top.get("users"))
+    teams = _teams(top.get("teams"))
+    users, default_user = _users(top.get("users"), teams)
     return Config(
         listen=listen,
         admin=admin,
@@ -163,6 +184,7 @@ def load(path: Path | None, *, nodes: Sequence[str] = (), env: Mapping[str, str]
         identity=_identity(_list(top, "identity")),
         users=users,
         default_user=default_user,
+        teams=teams,
         timeouts=_section(TimeoutsConfig, "timeouts", top),
         limits=_section(LimitsConfig, "limits", top),
         health=_section(HealthConfig, "health", top),
@@ -174,7 +196,7 @@ def config_keys() -> list[tuple[str, str, str]]:
     """Every key: its full name, its default as one writes it, and its meaning with what is allowed."""
     rows = [(name, key.default, f"{key.meaning}: {key.kind.allowed}") for name, key in TOP.items()]
     rows += [(name, default, meaning) for name, (default, meaning) in LISTS.items()]
-    groups = {"nodes[]": NODE, "users.NAME": USER, **SECTIONS}
+    groups = {"nodes[]": NODE, "users.NAME": USER, "teams.TEAM": TEAM, **SECTIONS}
     for group, keys in groups.items():
         rows += [(f"{group}.{name}", key.default, f"{key.meaning}: {key.kind.allowed}") for name, key in keys.items()]
     return rows
@@ -225,13 +247,32 @@ def _identity_source(entry: Value) -> IdentitySource:
     return IdentitySource(kind, HEADER_NAME.read(name))
 
 
-def _users(value: Value | None) -> tuple[Mapping[str, UserConfig], UserConfig]:
-    """What a user's own entry leaves out is the default user's."""
+def _named(value: Value | None, what: str, keys: Mapping[str, Any]) -> dict[str, dict[str, Value]]:
+    """Entries by name, each with its keys. what: of whom they are the names."""
     entries = value.mapping(None) if value is not None else {}
-    given = {name: entry.mapping(USER) for name, entry in entries.items()}
+    given = {name: entry.mapping(keys) for name, entry in entries.items()}
     for name, entry in entries.items():
         if not name.isprintable() or not 1 <= len(name) <= NAME_MAX:
-            raise entry.fail(f"a user's name must be 1..{NAME_MAX} printable characters")
+            raise entry.fail(f"a {what}'s name must be 1..{NAME_MAX} printable characters")
+    return given
+
+
+def _teams(value: Value | None) -> Mapping[str, TeamConfig]:
+    given = _named(value, "team", TEAM)
+    if value is not None and "none" in given:
+        raise value.fail("no team can be called none: a user without a team has that")
+    if value is not None and len(given) > TEAMS_MAX:
+        raise value.fail(f"has {len(given)} teams, the most there may be is {TEAMS_MAX}: leave some out")
+    teams = {name: TeamConfig(**{key: _read(own, key, TEAM) for key in TEAM}) for name, own in given.items()}
+    return MappingProxyType(teams)
+
+
+def _users(value: Value | None, teams: Mapping[str, TeamConfig]) -> tuple[Mapping[str, UserConfig], UserConfig]:
+    """What a user's own entry leaves out is the default user's."""
+    given = _named(value, "user", USER)
+    for own in given.values():
+        if "team" in own:
+            _check_team(own["team"], teams)
     default = UserConfig(**{key: _read(given.get("default", {}), key, USER) for key in USER})
     users = {
         name: UserConfig(
@@ -241,6 +282,15 @@ def _users(value: Value | None) -> tuple[Mapping[str, UserConfig], UserConfig]:
         if name != "default"
     }
     return MappingProxyType(users), default
+
+
+def _check_team(value: Value, teams: Mapping[str, TeamConfig]) -> None:
+    name = USER["team"].kind.read(value)
+    if name is None or name in teams:
+        return
+    near = difflib.get_close_matches(name, teams, n=1)
+    advice = f"nearest known team: {near[0]}" if near else f"known teams: {', '.join(list(teams)[:10]) or 'none'}"
+    raise value.fail(f"unknown team {shown(name)}: name it under teams; {advice}")
 
 
 def _nodes(entries: list[Value]) -> tuple[NodeConfig, ...]:
@@ -271,6 +321,7 @@ def _node(entry: Value) -> NodeConfig:
         engine=_read(values, "engine", NODE),
         api_key=_node_key(values),
         paths=tuple(EXTRA_PATH.read(path) for path in values["paths"].sequence()) if "paths" in values else (),
+        include_usage=_read(values, "include_usage", NODE),
     )
 
 

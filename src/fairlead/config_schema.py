@@ -23,11 +23,14 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 POLICIES: Final = ("fifo", "round_robin", "wfq", "token_wfq")
 OVERFLOWS: Final = ("reject", "push_out")
-PRICES: Final = ("input", "output", "cached_input")
+TIERS: Final = ("high", "normal", "low")  # the first is the highest
+TIER_POLICIES: Final = ("weighted", "strict")
+WITHIN_USER: Final = ("arrival", "deadline")
 ROUTINGS: Final = ("score", "score_raw", "least_loaded", "p2c")
 ENGINES: Final = ("vllm", "sglang", "llamacpp", "ollama", "openai")
 LEVELS: Final = ("debug", "info", "warning", "error")
 NAME_MAX: Final = 128
+TEAMS_MAX: Final = 1000
 
 _DURATION: Final = re.compile(r"([0-9]+)(ms|s|m|h)")
 _SIZE: Final = re.compile(r"([0-9]+)(KiB|MiB|GiB)?")
@@ -120,6 +123,12 @@ def or_word(word: str, kind: Kind[T]) -> Kind[T | None]:
     return Kind(f"{kind.allowed}, or {word}", lambda text: None if text == word else kind.parse(text))
 
 
+def _yes(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError
+    return text == "true"
+
+
 def matching(pattern: re.Pattern[str], allowed: str, *, secret: bool = False) -> Kind[str]:
     def parse(text: str) -> str:
         if not pattern.fullmatch(text):
@@ -141,18 +150,27 @@ def _price(text: str) -> float:
     return float(text)
 
 
-def _prices(text: str) -> dict[str, float]:
-    """The prices as the table of keys writes them: {NAME: PRICE, ...}."""
-    pairs = (pair.split(": ") for pair in text.strip("{}").split(", "))
-    return {name: _price(price) for name, price in pairs}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table(Kind[dict[str, T]]):
+    """A mapping with a value of one kind for each name of the default; what it leaves out is the default's."""
+
+    entry: Kind[T]
+    default: dict[str, T]
+
+    def read(self, value: Value) -> dict[str, T]:
+        given = {name: self.entry.read(each) for name, each in value.mapping(self.default).items()}
+        return self.default | given
 
 
-class PricesKind(Kind[dict[str, float]]):
-    """A mapping of three prices; what it leaves out is the default's."""
+def table(entry: Kind[T], default: str) -> Table[T]:
+    """default: as the table of keys writes it, {NAME: VALUE, ...}."""
 
-    def read(self, value: Value) -> dict[str, float]:
-        given = {name: PRICE.read(price) for name, price in value.mapping(PRICES).items()}
-        return self.parse(PRICES_DEFAULT) | given
+    def parse(text: str) -> dict[str, T]:
+        pairs = (pair.split(": ") for pair in text.strip("{}").split(", "))
+        return {name: entry.parse(value) for name, value in pairs}
+
+    names = parse(default)
+    return Table(f"{', '.join(names)}, each {entry.allowed}", parse, entry=entry, default=names)
 
 
 def _host(text: str) -> str:
@@ -211,6 +229,12 @@ def _url(text: str) -> str:
     return f"{parts.scheme}://{shown_host}{'' if port in (None, default) else f':{port}'}{path}"
 
 
+def _team_name(text: str) -> str:
+    if not text.isprintable() or not 1 <= len(text) <= NAME_MAX:
+        raise ValueError
+    return text
+
+
 def _extra_path(text: str) -> str:
     if len(text) > 128 or not _PATH.fullmatch(text) or {".", ".."} & set(text.split("/")):
         raise ValueError
@@ -227,10 +251,14 @@ EXTRA_PATH: Final = Kind("a path such as /api/chat, at most 128 characters", _ex
 NODE_NAME: Final = matching(_NODE_NAME, "1..128 letters, digits and . _ : - [ ]")
 API_KEY: Final = matching(_API_KEY, "1..4096 printable ASCII characters without blanks, or leave it empty", secret=True)
 HEADER_NAME: Final = matching(_HEADER_NAME, "the name of a header: 1..64 letters, digits and -")
+YES: Final = Kind("true | false", _yes)
 FRACTION: Final = Kind("a number 0..1", _fraction)
 PRICE: Final = Kind("a number 0..1000 with at most 3 decimals", _price)
 PRICES_DEFAULT: Final = "{input: 1, output: 2, cached_input: 1}"
-TOKEN_PRICES: Final = PricesKind(f"{', '.join(PRICES)}, each {PRICE.allowed}", _prices)
+TIERS_DEFAULT: Final = "{high: 16, normal: 4, low: 1}"
+WEIGHT: Final = integer(1, 10_000)
+IN_FLIGHT: Final = integer(0, 1_000_000)
+TEAM_NAME: Final = or_word("none", Kind("a name from teams", _team_name))
 TIME: Final = duration("1ms", "24h")
 GRACE: Final = duration("0s", "24h")
 
@@ -257,17 +285,29 @@ NODE: Final[dict[str, Key]] = {
     "api_key": Key(API_KEY, "(none)", "key the router shows to this node"),
     "api_key_file": Key(matching(re.compile(".+"), "a file"), "(none)", "file that holds the api_key"),
     "paths": Key(EXTRA_PATH, "[]", "list of further inference paths to relay to it"),
+    "include_usage": Key(YES, "true", "ask it for the usage of streams if it does not tell unasked (policy token_wfq)"),
 }
 USER: Final[dict[str, Key]] = {
-    "weight": Key(integer(1, 10_000), "1", "share of the nodes relative to other users (policy wfq, token_wfq)"),
-    "max_in_flight": Key(integer(0, 1_000_000), "0", "requests that may run at once (0: no limit)"),
+    "weight": Key(WEIGHT, "1", "share relative to those it competes with (policy wfq, token_wfq)"),
+    "max_in_flight": Key(IN_FLIGHT, "0", "requests that may run at once (0: no limit)"),
+    "priority": Key(choice(*TIERS), "normal", "tier it is served in, and the highest that X-Priority may ask for"),
+    "team": Key(TEAM_NAME, "none", "team whose share it has part in"),
+}
+TEAM: Final[dict[str, Key]] = {
+    "weight": Key(WEIGHT, "1", "share relative to other teams and to users without one (policy wfq, token_wfq)"),
+    "max_in_flight": Key(IN_FLIGHT, "0", "requests of the team that may run at once (0: no limit)"),
 }
 SECTIONS: Final[dict[str, dict[str, Key]]] = {
     "queue": {
         "policy": Key(choice(*POLICIES), "wfq", "who is next"),
-        "prices": Key(TOKEN_PRICES, PRICES_DEFAULT, "what a token costs (policy token_wfq)"),
+        "prices": Key(table(PRICE, PRICES_DEFAULT), PRICES_DEFAULT, "what a token costs (policy token_wfq)"),
+        "tiers": Key(table(WEIGHT, TIERS_DEFAULT), TIERS_DEFAULT, "shares of the tiers (tier_policy weighted)"),
+        "tier_policy": Key(choice(*TIER_POLICIES), "weighted", "tiers share by weight, or a higher one goes first"),
+        "promote_after": Key(TIME, "30s", "wait that entitles a lower tier to one turn in four (tier_policy strict)"),
+        "within_user": Key(choice(*WITHIN_USER), "arrival", "which of a user's own requests is next"),
         "max_waiting": Key(integer(0, 1_000_000), "1000", "requests that may wait, of all users"),
         "max_waiting_per_user": Key(integer(0, 1_000_000), "500", "requests of one user that may wait (0: no limit)"),
+        "max_in_flight_per_pool": Key(IN_FLIGHT, "0", "requests of one pool that may run at once (0: no limit)"),
         "max_bytes": Key(size("64KiB", "1024GiB"), "256MiB", "bodies of waiting requests together"),
         "overflow": Key(
             choice(*OVERFLOWS), "push_out", "when full: a user below its share pushes others out, or nobody gets in"
@@ -305,4 +345,4 @@ SECTIONS: Final[dict[str, dict[str, Key]]] = {
     },
     "log": {"level": Key(choice(*LEVELS), "info", "least important line that is logged")},
 }
-KNOWN: Final = (*TOP, *LISTS, "nodes", "users", *SECTIONS)
+KNOWN: Final = (*TOP, *LISTS, "nodes", "users", "teams", *SECTIONS)

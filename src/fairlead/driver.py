@@ -1,7 +1,8 @@
 """The one bridge between the event loop and the scheduler core.
 
-Promise: nobody else holds the Scheduler. A slot that frees is given away before the call that freed it returns, a
-deadline is noticed within 25 ms of its passing, and neither costs a future, a task or a timer per request.
+Promise: nobody else holds the Scheduler, but for the tree of places that the driver keeps. A slot that frees is given
+away before the call that freed it returns, a deadline is noticed within 25 ms of its passing, and neither costs a
+future, a task or a timer per request.
 
 Theory. The core returns decisions and calls nothing back, so after everything that could have opened a slot the
 decisions are drained and handed to their tickets: that is ``pump``. A ticket's callback may call the driver again
@@ -25,6 +26,7 @@ from typing import Final
 from fairlead.clock import MILLISECOND_NS, Clock
 from fairlead.core.heap import IndexedHeap
 from fairlead.core.scheduler import CANCELLED, DISPATCHED, FAILED, NEVER, Scheduler
+from fairlead.places import Places, Shape
 from fairlead.policy import RETRY_MIN_MS, DrainRate
 
 SLOT_MASK: Final = 0xFFFFFFFF
@@ -34,13 +36,14 @@ _SLEEP_MAX_NS: Final = 3600 * 1_000_000_000  # a timer's delay must fit what the
 class Ticket:
     """A request as the driver knows it. Who makes requests derives from this and sets the fields before submit.
 
-    handle is the driver's: 0 while the request is not with the core.
+    handle is the driver's: 0 while the request is not with the core. pool and place: what ``find_place`` says.
     """
 
-    __slots__ = tuple[str, ...]()  # so written, it leaves mypy to the annotations below
-
     handle: int
+    tier: int
+    team: str | None
     pool: int
+    place: int
     user: int
     weight: int
     cost: int
@@ -68,7 +71,8 @@ class Ticket:
 
 
 class Driver:
-    """requests_max: requests that the scheduler can hold, waiting and running; decisions_max: its own."""
+    """requests_max: requests that the scheduler can hold, waiting and running; decisions_max: its own; shape: of the
+    tree of places."""
 
     def __init__(
         self,
@@ -77,12 +81,14 @@ class Driver:
         clock: Clock,
         *,
         requests_max: int,
+        shape: Shape = Shape(),  # noqa: B008  frozen
         decisions_max: int = 256,
         seed: int | None = None,
     ) -> None:
         self.now_ns = clock
         self._loop = loop
         self._scheduler = scheduler
+        self._places = Places(scheduler, shape, clock())
         self._decisions_max = decisions_max
         self._tickets: dict[int, Ticket] = {}  # by slot
         self._timers = IndexedHeap(requests_max)
@@ -100,8 +106,8 @@ class Driver:
         now_ns = self.now_ns()
         answer = self._scheduler.submit(
             now_ns,
-            ticket.pool,
-            ticket.user,
+            ticket.place,
+            self._places.core_user(ticket.pool, ticket.user),
             ticket.weight,
             ticket.cost,
             ticket.width,
@@ -148,12 +154,12 @@ class Driver:
         self._pump(now_ns)
         return True
 
-    def move(self, ticket: Ticket, pool: int) -> bool:
-        """Put a waiting ticket into another pool. False: it does not wait (any more)."""
+    def move(self, ticket: Ticket, pool: int, place: int) -> bool:
+        """Put a waiting ticket into another pool, to a place there. False: it does not wait (any more)."""
         now_ns = self.now_ns()
-        if not self._scheduler.move(now_ns, ticket.handle, pool):
+        if not self._scheduler.move(now_ns, ticket.handle, place):
             return False
-        ticket.pool = pool
+        ticket.pool, ticket.place = pool, place
         self._pump(now_ns)
         return True
 
@@ -175,25 +181,37 @@ class Driver:
 
     def add_pool(self) -> int:
         now_ns = self.now_ns()
-        pool = self._scheduler.add_pool(now_ns)
+        pool = self._places.add_pool(now_ns)
         self._rates[pool] = DrainRate(now_ns)
         return pool
 
     def remove_pool(self, pool: int) -> None:
-        self._scheduler.remove_pool(self.now_ns(), pool)
-        del self._rates[pool]
+        """Only of one that is_unused."""
+        for gone in self._places.remove_pool(self.now_ns(), pool):
+            del self._rates[gone]
+
+    def is_unused(self, pool: int) -> bool:
+        return self._places.is_unused(pool)
+
+    def find_place(self, pool: int, tier: int, team: str | None, cheap: bool) -> tuple[int, int]:
+        """(pool, place) of a request of a model in that pool. Raises NoRoom."""
+        now_ns = self.now_ns()
+        found = self._places.find(now_ns, pool, tier, team, cheap)
+        if found[0] not in self._rates:
+            self._rates[found[0]] = DrainRate(now_ns)
+        return found
 
     def add_node(self, slots: int) -> int:
-        return self._scheduler.add_node(self.now_ns(), slots)
+        return self._places.add_node(self.now_ns(), slots)
 
     def remove_node(self, node: int) -> bool:
-        return self._node_changed(self._scheduler.remove_node(self.now_ns(), node))
+        return self._node_changed(self._places.remove_node(self.now_ns(), node))
 
     def set_node_pools(self, node: int, pools: Iterable[int]) -> bool:
-        return self._node_changed(self._scheduler.set_node_pools(self.now_ns(), node, pools))
+        return self._node_changed(self._places.set_node_pools(self.now_ns(), node, pools))
 
     def set_node_state(self, node: int, state: int) -> bool:
-        return self._node_changed(self._scheduler.set_node_state(self.now_ns(), node, state))
+        return self._node_changed(self._places.set_node_state(self.now_ns(), node, state))
 
     def set_node_slots(self, node: int, slots: int) -> bool:
         return self._node_changed(self._scheduler.set_node_slots(self.now_ns(), node, slots))
@@ -214,13 +232,21 @@ class Driver:
         return self._scheduler.pool(pool)
 
     def user_numbers(self, pool: int, user: int) -> dict[str, int]:
-        return self._scheduler.user(pool, user)
+        """waiting and running of a user in a pool, in whichever of its tiers."""
+        number = self._places.core_user(pool, user)
+        found = [self._scheduler.user(place, number) for place in self._places.of_pool(pool)]
+        return {name: sum(numbers.get(name, 0) for numbers in found) for name in ("waiting", "running")}
 
     def pools(self) -> list[int]:
+        """Those of models, and those for their cheap requests."""
         return sorted(self._rates)
 
+    def pool_name(self, pool: int) -> str:
+        return self._places.name(pool)
+
     def node_numbers(self, node: int) -> dict[str, int]:
-        return self._scheduler.node(node)
+        """The core's, and cheap_leases: cheap requests that run there. Empty: there is no such node."""
+        return self._places.node_numbers(node)
 
     def has_usable_node(self, pool: int) -> bool:
         return self._scheduler.pool(pool)["usable"] > 0
@@ -231,11 +257,8 @@ class Driver:
 
     def position_refused(self, ticket: Ticket) -> int:
         """The place that a refused ticket would have had."""
-        pool = self._scheduler.pool(ticket.pool)
-        user = self._scheduler.user(ticket.pool, ticket.user)
-        waiting = user.get("waiting", 0)
-        weight = pool["eligible_weight"] + (0 if waiting else ticket.weight)
-        return min(pool["waiting"] + 1, -(-(waiting + 1) * weight // ticket.weight))
+        user = self._places.core_user(ticket.pool, ticket.user)
+        return self._scheduler.position_if(ticket.place, user, ticket.weight, ticket.deadline_ns)
 
     def estimated_wait_s(self, pool: int, position: int) -> int | None:
         """Whole seconds until that place is served, by the rate that was measured; None: none was yet."""
@@ -290,7 +313,7 @@ class Driver:
             return  # an earlier ticket's callback ended it
         if kind == DISPATCHED:
             self._rates[ticket.pool].started(now_ns)
-            self._call(ticket, ticket.on_dispatch, node, now_ns)
+            self._call(ticket, ticket.on_dispatch, self._places.node_of(node), now_ns)
         else:
             self._forget(ticket)
             self._call(ticket, ticket.on_expire, kind, now_ns)

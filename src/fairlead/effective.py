@@ -5,12 +5,13 @@ Promise: what is printed loads again and is then the same configuration, but for
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any, Final
 
 import yaml
 
 from fairlead.clock import MILLISECOND_NS
-from fairlead.config import Config, IdentitySource, NodeConfig, UserConfig
+from fairlead.config import Config, IdentitySource, NodeConfig
 from fairlead.config_schema import SECTIONS, Address
 
 MASK: Final = "***"
@@ -27,7 +28,8 @@ def effective(config: Config) -> str:
         "trusted_proxies": [str(network) for network in config.trusted_proxies],
         "nodes": [_node(node) for node in config.nodes],
         "identity": [_source(source) for source in config.identity],
-        "users": {name: _user(user) for name, user in users.items()},
+        "users": {name: asdict(user) | {"team": user.team or "none"} for name, user in users.items()},
+        "teams": {name: asdict(team) for name, team in config.teams.items()},
     }
     for section, keys in SECTIONS.items():
         holder = None if section == "log" else getattr(config, section)
@@ -52,15 +54,13 @@ def _node(node: NodeConfig) -> dict[str, Any]:
         entry["api_key"] = MASK
     if node.paths:
         entry["paths"] = list(node.paths)
+    if not node.include_usage:
+        entry["include_usage"] = False
     return entry
 
 
 def _source(source: IdentitySource) -> Any:
     return source.kind if source.kind == "client_address" else {source.kind: source.name}
-
-
-def _user(user: UserConfig) -> dict[str, int]:
-    return {"weight": user.weight, "max_in_flight": user.max_in_flight}
 
 
 def _value(section: str, key: str, suffix: str, value: Any) -> Any:

@@ -21,6 +21,7 @@ import orjson
 SLOTS_MAX: Final = 65_536
 MODELS_MAX: Final = 1_000
 _NEWLINE: Final = 0x0A
+CONTEXT_MAX: Final = 2**31 - 1
 MODEL_ID: Final = re.compile(r"[^\x00-\x1f\x7f]{1,256}")
 
 
@@ -28,7 +29,7 @@ MODEL_ID: Final = re.compile(r"[^\x00-\x1f\x7f]{1,256}")
 class Engine:
     """Paths of the probes; names of the metrics, each in all its spellings; slots when it does not tell.
 
-    Of slots_paths the first that tells counts.
+    Of slots_paths the first that tells counts. usage_per_choice: of several choices it reports one's usage.
     """
 
     kind: str
@@ -40,6 +41,7 @@ class Engine:
     gpu: tuple[str, ...]
     slots_paths: tuple[str, ...]
     slots_default: int
+    usage_per_choice: bool = False
 
 
 def _both(*names: str) -> tuple[str, ...]:
@@ -76,6 +78,7 @@ ENGINES: Final[dict[str, Engine]] = {
             ("llamacpp:kv_cache_usage_ratio",),
             ("/props",),
             1,
+            usage_per_choice=True,
         ),
         Engine("ollama", "Ollama", "/api/version", None, (), (), (), (), 1),
         Engine("mock", "simulated node", "/health", "/metrics", *_VLLM, ("/props",), 4),
@@ -122,6 +125,17 @@ def model_list(reply: Reply) -> dict[str, dict[str, Any]] | None:
             created = created if isinstance(created, int) and not isinstance(created, bool) else 0
             models.setdefault(model, {**entry, "id": model, "object": "model", "created": created})
     return models
+
+
+def context_told(entry: dict[str, Any]) -> int | None:
+    """Tokens, prompt and answer together, that one sequence of a model may have, by its entry of GET /v1/models."""
+    meta = entry.get("meta")
+    meta = meta if isinstance(meta, dict) else {}
+    # llama.cpp's n_ctx is a slot's part of what it was started with, n_ctx_train what the model was made for.
+    for value in (entry.get("max_model_len"), meta.get("n_ctx"), meta.get("n_ctx_train")):
+        if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= CONTEXT_MAX:
+            return value
+    return None
 
 
 def slots_told(engine: Engine, reply: Reply) -> int | None:

@@ -7,6 +7,7 @@ count. A request that may not wait is dispatched at once or not at all.
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import Final, Protocol
 
@@ -17,12 +18,15 @@ from fairlead.core.scheduler import BYTES_FULL, NEVER_WAIT, USER_QUEUE_FULL
 from fairlead.driver import Driver
 from fairlead.errors import ApiError
 from fairlead.identity import Identity
-from fairlead.inspection import INFERENCE_PATHS, inspect
+from fairlead.inspection import CHEAP_PATHS, INFERENCE_PATHS, inspect
 from fairlead.metrics import Meter
+from fairlead.places import NoRoom
 from fairlead.strict import shown
 from fairlead.wire.lane import Inbound
 
 __all__ = ["Call", "Carrier", "Gateway", "State"]
+
+log = logging.getLogger(__name__)
 
 _QUERY: Final = re.compile(r"[!-~]*")
 
@@ -32,7 +36,8 @@ class Models(Nodes, Protocol):
 
     @property
     def any_never_answered(self) -> bool: ...
-    def pool_of(self, model: str) -> int | None: ...
+    def pool_of(self, model: str, path: str = "") -> int | None: ...
+    def context_of(self, model: str) -> int | None: ...
 
 
 class Gateway:
@@ -84,11 +89,22 @@ class Gateway:
             call.give_up(self._draining_error())
         return len(calls)
 
-    def model_moved(self, model: str, pool: int) -> None:
-        """The nodes that serve the model are others than before: what waits for it follows it."""
+    def model_moved(self, model: str, path: str, pool: int) -> None:
+        """The nodes that serve the model (at that path, if it is a node's own) are others than before: what waits for
+        it follows it, in its tier and team."""
         for call in self._calls():
-            if call.state is State.QUEUED and call.outgoing.model == model and call.pool != pool:
-                self._driver.move(call, pool)
+            outgoing = call.outgoing
+            if call.state is State.QUEUED and (outgoing.model, _own_path(outgoing.path)) == (model, path):
+                self._follow(call, pool)
+
+    def _follow(self, call: Call, pool: int) -> None:
+        try:
+            new, place = self._driver.find_place(pool, call.tier, call.team, call.outgoing.path in CHEAP_PATHS)
+        except NoRoom as error:
+            log.error("request %s stays where its model was: %s", call.outgoing.request_id, error)
+            return
+        if new != call.pool:
+            self._driver.move(call, new, place)
 
     def waiting(self) -> int:
         """Calls in the queue, counted one by one: for the invariants."""
@@ -116,19 +132,21 @@ class Gateway:
         content_type = request.headers.get("Content-Type", "")
         by_token = self._prices is not None
         facts = inspect(request.path, content_type, request.body, config.limits.width, count_text=by_token)
-        pool = self._nodes.pool_of(facts.model)
+        pool = self._nodes.pool_of(facts.model, _own_path(request.path))
         if pool is None:
-            raise self._unknown(facts.model)
+            raise self._unknown(facts.model, request.path)
         user = self._identity.user(request.headers, request.peer_ip, facts.body_user)
+        tier = policy.tier(request.headers, user)
         target = f"{request.path}?{request.query}" if request.query else request.path
         passed = headers.for_node(request.headers, request.request_id)
         outgoing = Outgoing(request.request_id, request.path, target, passed, request.body, facts.model, facts.stream)
         call = Call(self._surroundings, carrier, outgoing, now_ns)
-        call.pool = pool
+        call.tier, call.team = tier, user.team
+        call.pool, call.place = self._find_place(pool, call)
         call.user = user.key
         call.weight, call.cost = policy.core_numbers(config.queue.policy, user, facts)
         if self._prices is not None:
-            call.bill = self._prices.bill(user.key, facts)
+            call.bill = self._prices.bill(user.key, facts, self._nodes.context_of(facts.model))
             call.cost = call.bill.estimate
         call.width = facts.width
         call.size_bytes = facts.size_bytes
@@ -140,11 +158,25 @@ class Gateway:
         call.waiting_max = NEVER_WAIT if never_wait else user.waiting_max
         return call
 
-    def _unknown(self, model: str) -> ApiError:
+    def _find_place(self, pool: int, call: Call) -> tuple[int, int]:
+        try:
+            return self._driver.find_place(pool, call.tier, call.team, call.outgoing.path in CHEAP_PATHS)
+        except NoRoom as error:
+            soon = headers.retry_headers(self._driver.retry_soon_ms())
+            message = f"more teams have requests than there is room for ({error}): try again soon"
+            raise ApiError("overloaded", message, headers=soon) from None
+
+    def _unknown(self, model: str, path: str) -> ApiError:
+        at = f" at {shown(path)}" if _own_path(path) else ""
         if self._nodes.any_never_answered:
             soon = headers.retry_headers(self._driver.retry_soon_ms())
-            message = f"no node offers the model {shown(model)} yet, but not every node has answered: try again soon"
+            message = (
+                f"no node offers the model {shown(model)}{at} yet, but not every node has answered: try again soon"
+            )
             return ApiError("model_loading", message, param="model", headers=soon)
+        if at and self._nodes.pool_of(model) is not None:
+            message = f"no node that serves the model {shown(model)} has the path {shown(path)} (nodes[].paths)"
+            return ApiError("not_found", message, param="model")
         message = f"no node has ever offered the model {shown(model)}: see GET /v1/models for those there are"
         return ApiError("model_not_found", message, param="model")
 
@@ -179,3 +211,8 @@ class Gateway:
         told = headers.retry_headers(driver.retry_after_ms(pool, position))
         told |= headers.place_headers(position, driver.estimated_wait_s(pool, position))
         return ApiError(code, f"{message}: come back after Retry-After", headers=told)
+
+
+def _own_path(path: str) -> str:
+    """A path that only those nodes have that are configured to; "" for all others."""
+    return "" if path in INFERENCE_PATHS else path

@@ -11,7 +11,7 @@ import re
 from typing import Final, NamedTuple
 
 from fairlead.policy import REQUEST_ID, whole_seconds
-from fairlead.wire.reader import Headers
+from fairlead.wire.headers import Headers
 
 HeaderList = list[tuple[str, str]]
 
@@ -21,25 +21,25 @@ SHOULD_RETRY: Final = "x-should-retry"
 # The prefix belongs to OpenAI: organisation, project, version, processing time.
 _OPENAI: Final = "openai-"
 _TO_NODE: Final = frozenset(
-    ("accept", "user-agent", "traceparent", "tracestate", "baggage", "anthropic-version", "anthropic-beta")
+    (
+        "accept",
+        "content-type",
+        "user-agent",
+        "traceparent",
+        "tracestate",
+        "baggage",
+        "anthropic-version",
+        "anthropic-beta",
+    )
 )
 _TO_CLIENT: Final = frozenset(("content-type", "cache-control", "x-simulated"))
 _VISIBLE: Final = re.compile(r"[\t\x20-\x7e]*")
 
 
-def for_node(headers: Headers, request_id: str) -> HeaderList:
-    """What a node is told, but for what request_head writes: framing, Host and the node's own key."""
-    passed = [
-        (name, value)
-        for name, value in headers.pairs
-        if (lower := name.lower()) in _TO_NODE or lower.startswith(_OPENAI)
-    ]
-    content_type = headers.get("Content-Type")  # the first, by which the body was read, and no second
-    if content_type is not None:
-        passed.append(("Content-Type", content_type))
-    passed.append(("Accept-Encoding", "identity"))
-    passed.append((REQUEST_ID, request_id))
-    return passed
+def for_node(headers: Headers, request_id: str) -> bytes:
+    """What a node is told, as lines of a head, but for what request_head writes: framing, Host, the node's own key."""
+    ours = f"Accept-Encoding: identity\r\n{REQUEST_ID}: {request_id}\r\n"
+    return headers.lines(_TO_NODE, _OPENAI) + ours.encode("ascii")
 
 
 class NodeHead(NamedTuple):
@@ -50,19 +50,39 @@ class NodeHead(NamedTuple):
     encoded: bool
 
 
+# What to do with a header of that spelling, of the last that came: its name as text if it goes on, and what it is.
+_known: dict[bytes, tuple[str, str]] = {}
+_KNOWN_MAX: Final = 1024
+
+
+def _kind(raw_name: bytes) -> tuple[str, str]:
+    """(name, "length", "coding", "pass" or "drop")."""
+    name = raw_name.decode("latin-1")
+    lower = name.lower()
+    kind = {"content-length": "length", "content-encoding": "coding"}.get(lower)
+    if kind is None:
+        kind = "pass" if lower in _TO_CLIENT or lower.startswith(_OPENAI) else "drop"
+    if len(_known) < _KNOWN_MAX:
+        _known[raw_name] = name, kind
+    return name, kind
+
+
 def for_client(raw: list[tuple[bytes, bytes]]) -> NodeHead:
     """What a client is told of a node's head; a value that is not plain text is dropped."""
     headers: HeaderList = []
     event_stream = encoded = cache_control = False
     for raw_name, raw_value in raw:
-        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
-        lower = name.lower()
-        if lower == "content-encoding":
-            encoded = value.strip().lower() not in ("", "identity")
-        elif lower == "content-length":
+        name, kind = _known.get(raw_name) or _kind(raw_name)
+        if kind == "drop":
+            continue
+        value = raw_value.decode("latin-1")
+        if kind == "length":
             headers.append(("Content-Length", value))
-        elif (lower in _TO_CLIENT or lower.startswith(_OPENAI)) and _VISIBLE.fullmatch(value):
+        elif kind == "coding":
+            encoded = value.strip().lower() not in ("", "identity")
+        elif _VISIBLE.fullmatch(value):
             headers.append((name, value))
+            lower = name.lower()
             cache_control |= lower == "cache-control"
             event_stream |= lower == "content-type" and value.lower().startswith(EVENT_STREAM)
     if event_stream:
@@ -95,4 +115,8 @@ def queue_headers(waited_ns: int | None, position: int, estimate_s: int | None) 
 
 def server_timing(queue_ns: int, connect_ns: int, first_byte_ns: int) -> str:
     """Milliseconds, as browsers' tools read them."""
-    return f"queue;dur={queue_ns / 1e6:.1f}, connect;dur={connect_ns / 1e6:.1f}, ttfb;dur={first_byte_ns / 1e6:.1f}"
+    queue, connect, first_byte = queue_ns // 100_000, connect_ns // 100_000, first_byte_ns // 100_000
+    return (
+        f"queue;dur={queue // 10}.{queue % 10}, connect;dur={connect // 10}.{connect % 10},"
+        f" ttfb;dur={first_byte // 10}.{first_byte % 10}"
+    )

@@ -14,7 +14,7 @@ from hashlib import blake2b
 from typing import Final
 
 from fairlead.config import Config
-from fairlead.config_schema import NAME_MAX
+from fairlead.config_schema import NAME_MAX, TIERS
 from fairlead.errors import ApiError
 from fairlead.strict import one_header, shown
 
@@ -23,13 +23,15 @@ CACHED_MAX: Final = 16384
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """name is for people, key for the core. running_max and waiting_max: 0 = no limit."""
+    """name is for people, key for the core. running_max and waiting_max: 0 = no limit. tier: see policy.tier."""
 
     name: str
     key: int
     weight: int
     running_max: int
     waiting_max: int
+    tier: int
+    team: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,8 @@ class Identity:
             weight=limits.weight,
             running_max=limits.max_in_flight,
             waiting_max=config.queue.max_waiting_per_user,
+            tier=TIERS.index(limits.priority),
+            team=limits.team,
         )
 
     def _peer(self, peer_ip: str | None) -> Peer:

@@ -42,6 +42,8 @@ JSON_PATHS: Final = frozenset(
     )
 )
 INFERENCE_PATHS: Final = JSON_PATHS | {FORM_PATH}
+# Answered without a turn of the model, so they need not wait for one.
+CHEAP_PATHS: Final = frozenset(("/v1/messages/count_tokens", "/tokenize", "/detokenize"))
 
 MODEL_MAX: Final = 256
 TOKENS_MAX: Final = 2**31 - 1

@@ -130,6 +130,7 @@ class PoolNumbers(Protocol):
 
     def counters(self) -> dict[str, int]: ...
     def pools(self) -> list[int]: ...
+    def pool_name(self, pool: int) -> str: ...
     def pool_numbers(self, pool: int) -> dict[str, int]: ...
     def node_numbers(self, node: int) -> dict[str, int]: ...
 
@@ -159,7 +160,7 @@ class Exposition:
         requeued = CounterMetricFamily("fairlead_requeued", "Returns to the queue because a node was out of reach.")
         requeued.add_metric([], counters["requeued"])
         yield requeued
-        pools = {str(pool): self._driver.pool_numbers(pool) for pool in self._driver.pools()}
+        pools = {self._driver.pool_name(pool): self._driver.pool_numbers(pool) for pool in self._driver.pools()}
         depth = {pool: numbers["waiting"] for pool, numbers in pools.items()}
         yield _gauge("fairlead_queue_depth", "Requests that wait.", "pool", depth)
         yield meter.wait.family("fairlead_queue_wait_seconds", "Wait of the requests that were dispatched.")
@@ -169,7 +170,8 @@ class Exposition:
         up = {name: float(numbers.get("state") == 1) for name, numbers in nodes.items()}
         yield _gauge("fairlead_node_up", "1: the node is given work.", "node", up)
         for name, field, documentation in (
-            ("fairlead_in_flight", "leases", "Requests that the router has at the node."),
+            ("fairlead_in_flight", "leases", "Requests that the router has in the node's slots."),
+            ("fairlead_cheap_in_flight", "cheap_leases", "The same for /tokenize, /detokenize and count_tokens."),
             ("fairlead_node_slots", "slots", "Requests that the node may have."),
             ("fairlead_node_others", "others", "Requests that the node has from elsewhere."),
         ):

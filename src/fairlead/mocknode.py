@@ -9,8 +9,8 @@ words.
 Time per token = token_ms + batch_ms x (requests that run besides this one). Each token is due at its own absolute
 time, so the pace is right on average however late the loop is.
 
-``GET /mock/log`` lists what was started, in order; ``POST /mock/set {"kv": 0.9}`` pins the reported use of the KV
-cache (null: by the tokens that are held).
+``GET /mock/log`` lists what was started, in order, and how many tokens were made for it; ``POST /mock/set
+{"kv": 0.9}`` pins the reported use of the KV cache (null: by the tokens that are held).
 """
 
 from __future__ import annotations
@@ -42,7 +42,11 @@ Response = TypeVar("Response", bound=web.StreamResponse)
 
 @dataclass(frozen=True, slots=True)
 class MockSettings:
-    """What is simulated. Times in milliseconds; tokens: length of an answer whose max_tokens does not say less."""
+    """What is simulated. Times in milliseconds; tokens: length of an answer whose max_tokens does not say less.
+
+    per_event: tokens that one event of a stream brings, as with vLLM's --stream-interval; nulls: events have
+    ``"usage":null`` though nobody asked, as SGLang's. kv_tokens is also what it tells as a model's max_model_len.
+    """
 
     name: str = "mock"
     models: tuple[str, ...] = ("demo",)
@@ -53,6 +57,8 @@ class MockSettings:
     tokens: int = 32
     kv_tokens: int = 4096
     seed: int = 1
+    per_event: int = 1
+    nulls: bool = False
 
 
 class MockNode:
@@ -86,8 +92,9 @@ class MockNode:
     # What an engine does ---------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def _slot(self, request: web.Request, body: dict[str, Any], held: int) -> AsyncIterator[None]:
-        """A place in the batch, in the order of arrival, and the tokens it holds in the cache meanwhile."""
+    async def _slot(self, request: web.Request, body: dict[str, Any], held: int) -> AsyncIterator[dict[str, Any]]:
+        """A place in the batch, in the order of arrival, and the tokens it holds in the cache meanwhile. Gives the
+        request's entry in the log."""
         self.waiting += 1
         try:
             await self._slots.acquire()
@@ -96,21 +103,23 @@ class MockNode:
         self.running += 1
         self._kv_held += held
         entry = {"id": request.headers.get("X-Request-Id", ""), "path": request.path, "user": body.get("user")}
-        self._log.append(entry | {"prompt": prompt_of(body)[:200]})
+        entry |= {"prompt": prompt_of(body)[:200], "made": 0}
+        self._log.append(entry)
         try:
-            yield
+            yield entry
             self.served += 1
         finally:
             self.running -= 1
             self._kv_held -= held
             self._slots.release()
 
-    async def _tokens(self, prompt: str, count: int) -> AsyncIterator[str]:
+    async def _tokens(self, prompt: str, count: int, entry: dict[str, Any]) -> AsyncIterator[str]:
         loop, settings = asyncio.get_running_loop(), self.settings
         chooser = random.Random(f"{settings.seed} {prompt}")
         due = loop.time() + settings.ttft_ms / 1000
         for i in range(count):
             await asyncio.sleep(due - loop.time())
+            entry["made"] += 1
             yield ("simulated" if i == 0 else " " + chooser.choice(WORDS))
             due += (settings.token_ms + settings.batch_ms * (self.running - 1)) / 1000
 
@@ -122,10 +131,14 @@ class MockNode:
         usage = {"prompt_tokens": tokens_in(prompt), "completion_tokens": count * choices}
         usage["total_tokens"] = sum(usage.values())
         answer = Answer(self.settings, request, body, usage, choices)
-        async with self._slot(request, body, usage["total_tokens"]):
+        async with self._slot(request, body, usage["total_tokens"]) as entry:
+            tokens = self._tokens(prompt, count, entry)
             if body.get("stream"):
-                return await answer.stream(self._tokens(prompt, count))
-            text = "".join([token async for token in self._tokens(prompt, count)])
+                try:
+                    return await answer.stream(tokens)
+                except ConnectionResetError:  # the client has just left, and the handler is about to be cancelled
+                    raise asyncio.CancelledError from None
+            text = "".join([token async for token in tokens])
         return labelled(web.Response(body=answer.plain(text), content_type="application/json"))
 
     async def _embed(self, request: web.Request) -> web.Response:
@@ -170,7 +183,8 @@ class MockNode:
     # What an engine tells --------------------------------------------------------------------------------
 
     async def _models(self, _: web.Request) -> web.Response:
-        data = [{"id": model, "object": "model", "created": 0, "owned_by": OWNER} for model in self.settings.models]
+        told = {"object": "model", "created": 0, "owned_by": OWNER, "max_model_len": self.settings.kv_tokens}
+        data = [{"id": model} | told for model in self.settings.models]
         return json_answer({"object": "list", "data": data})
 
     async def _health(self, _: web.Request) -> web.Response:
@@ -247,16 +261,16 @@ class Answer:
         response = labelled(web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"}))
         kind = "chat.completion.chunk" if self._chat else "text_completion"
         with_usage = bool((self.body.get("stream_options") or {}).get("include_usage"))
-        rest: dict[str, Any] = {"usage": None} if with_usage else {}
+        rest: dict[str, Any] = {"usage": None} if with_usage or self.settings.nulls else {}
 
         async def event(choices: list[dict[str, Any]], more: dict[str, Any]) -> None:
             await response.write(b"data: " + orjson.dumps(self._frame(kind, choices) | more) + b"\n\n")
 
-        async for token in tokens:
+        async for text in together(tokens, self.settings.per_event):
             if not response.prepared:
                 await response.prepare(self.request)
             for index in range(self.choices):
-                said = {"delta": {"content": token}} if self._chat else {"text": token}
+                said = {"delta": {"content": text}} if self._chat else {"text": text}
                 await event([{"index": index, **said, "logprobs": None, "finish_reason": None}], rest)
         for index in range(self.choices):
             last: dict[str, Any] = {"delta": {}} if self._chat else {"text": ""}
@@ -265,6 +279,18 @@ class Answer:
             await event([], {"usage": self.usage})
         await response.write(b"data: [DONE]\n\n")
         return response
+
+
+async def together(tokens: AsyncIterator[str], count: int) -> AsyncIterator[str]:
+    """So many at a time; the last may be fewer."""
+    held: list[str] = []
+    async for token in tokens:
+        held.append(token)
+        if len(held) == count:
+            yield "".join(held)
+            held.clear()
+    if held:
+        yield "".join(held)
 
 
 def prompt_of(body: dict[str, Any]) -> str:

@@ -27,10 +27,12 @@ from fairlead.clock import SECOND_NS
 from fairlead.config import Config, NodeConfig
 from fairlead.core.scheduler import DOWN, DRAINING, UP
 from fairlead.driver import Driver
-from fairlead.engines import ENGINES, Engine, Load, Reply, load, model_list, recognise, slots_told
-from fairlead.pools import Pools
+from fairlead.engines import ENGINES, Engine, Load, Reply, context_told, load, model_list, recognise, slots_told
+from fairlead.inspection import INFERENCE_PATHS
+from fairlead.pools import Offer, Pools
 from fairlead.probes import Health, Prober
 from fairlead.upstream import Endpoint, Pool
+from fairlead.usage import Habits
 
 log = logging.getLogger("fairlead.nodes")
 
@@ -51,6 +53,7 @@ class Node:
         self.engine: Engine | None = None  # None: to be recognised (again)
         self.kind = config.engine
         self.models: dict[str, dict[str, Any]] = {}
+        self.habits = Habits(config.include_usage)
         self.answered = False  # ever
         self.up = False
         self.failures = 0
@@ -69,24 +72,35 @@ class Node:
 
 
 class Registry:
-    """All nodes. moved(model, pool): a model's requests now belong in that pool of the core."""
+    """All nodes. moved(model, path, pool): requests for a model, at a path of a node's own if there is one, belong in
+    that pool of the core now."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, config: Config, driver: Driver) -> None:
-        self.moved: Callable[[str, int], None] = lambda model, pool: None
+        self.moved: Callable[[str, str, int], None] = lambda model, path, pool: None
         self._loop = loop
         self._config = config
         self._driver = driver
         self._health = config.health
-        self._pools = Pools(driver, lambda model, pool: self.moved(model, pool))
+        self._pools = Pools(driver, lambda offer, pool: self.moved(*offer, pool))
         self._nodes: dict[str, Node] = {}
         self._by_handle: dict[int, Node] = {}
+        self._contexts: dict[str, int | None] = {}  # by model; filled as it is asked for
         self._prober: Prober | None = None
         self._ssl: ssl.SSLContext | None = None
 
     # What a request asks -------------------------------------------------------------------------
 
-    def pool_of(self, model: str) -> int | None:
-        return self._pools.pool_of(model)
+    def pool_of(self, model: str, path: str = "") -> int | None:
+        """path: one of a node's own, or "" for those that every node has."""
+        return self._pools.pool_of(Offer(model, path))
+
+    def context_of(self, model: str) -> int | None:
+        """Tokens that fit into a sequence of the model, where it has the most room; None: a node does not tell."""
+        if model not in self._contexts:
+            told = [context_told(node.models[model]) for node in self._nodes.values() if model in node.models]
+            known = [context for context in told if context is not None]
+            self._contexts[model] = max(known) if known and len(known) == len(told) else None
+        return self._contexts[model]
 
     def node(self, handle: int) -> Node:
         return self._by_handle[handle]
@@ -135,6 +149,7 @@ class Registry:
             "slots": numbers["slots"],
             "in_flight": numbers["leases"],
             "slots_in_use": numbers["running"],
+            "cheap_in_flight": numbers["cheap_leases"],
             "others": numbers["others"],
             "gpu_load": node.load.gpu if node.load else None,
             "score": numbers["score"] / 1e9,
@@ -170,6 +185,7 @@ class Registry:
     async def remove(self, name: str) -> None:
         """Forget a node. What runs there runs on, and can't touch a node that comes under the same name."""
         node = self._nodes.pop(name)
+        self._contexts.clear()
         self._driver.remove_node(node.handle)
         self._rebuild()
         await self._end(node)
@@ -245,6 +261,7 @@ class Registry:
             )
             return False
         node.engine, node.kind = engine, kind
+        node.habits = Habits(config.include_usage, engine.usage_per_choice)
         await self._find_slots(node, engine, prober)
         self._list_models(node, first)
         return True
@@ -272,6 +289,7 @@ class Registry:
         node.models_ns = self._driver.now_ns()
         changed = set(models) != set(node.models)
         node.models = models
+        self._contexts.clear()
         if not node.answered or changed:
             node.answered = True
             log.info("node %s: serves %s", node.name, ", ".join(sorted(models)) or "nothing")
@@ -319,4 +337,9 @@ class Registry:
             self._forget_load(node)
 
     def _rebuild(self) -> None:
-        self._pools.rebuild((node.handle, node.models) for node in self._nodes.values())
+        self._pools.rebuild((node.handle, node.models, extra_paths(node.config)) for node in self._nodes.values())
+
+
+def extra_paths(config: NodeConfig) -> list[str]:
+    """A node's own paths, without those that are every node's."""
+    return [path for path in config.paths if path not in INFERENCE_PATHS]

@@ -7,6 +7,10 @@ Theory of ``token_wfq``. A request is charged an estimate when it is queued and 
 Only the ratio of costs matters to the core, which takes integers: they are thousandths of what one token of price 1
 costs, so that prices with three decimals stay exact. At the core's COST_MAX a cost stands still: with the default
 prices that is beyond two million tokens in one request.
+
+Of a user of whom nothing is known little is expected. Too low an estimate favours its user by what its running
+requests really cost, no more; too high a one moves virtual time ahead by what never was, and whoever comes then waits
+until that has been served.
 """
 
 from __future__ import annotations
@@ -20,30 +24,36 @@ from typing import Final
 
 from fairlead.clock import MILLISECOND_NS, SECOND_NS
 from fairlead.config import Config
+from fairlead.config_schema import TIERS
 from fairlead.errors import ApiError
 from fairlead.identity import User
 from fairlead.inspection import Facts
 from fairlead.strict import digits, one_header, shown
-from fairlead.usage import Events, Tail, ask
+from fairlead.usage import Events, Habit, Habits, Tail, ask
 
 REQUEST_ID: Final = "X-Request-Id"
 REQUEST_TIMEOUT: Final = "X-Request-Timeout-Ms"
 QUEUE_TIMEOUT: Final = "X-Queue-Timeout-Ms"
+PRIORITY: Final = "X-Priority"
 TIMEOUT_MAX_MS: Final = 86_400_000
 
 RETRY_MIN_MS: Final = 1_000
 RETRY_MAX_MS: Final = 59_000  # clients obey nothing from 60 s on
 _WINDOW: Final = 30
 
+FIFO: Final = "fifo"
 TOKEN_POLICY: Final = "token_wfq"
+WEIGHTED: Final = ("wfq", TOKEN_POLICY)  # only these give users and teams different shares
+PRICES: Final = ("input", "cached_input", "output")
 COST_UNIT: Final = 1000  # what the core is told for one token of price 1
 COST_MAX: Final = 2**31 - 1  # the core's
 INPUT_MAX: Final = 1 << 20  # tokens; an estimate claims no more, whatever the size of the body
-OUTPUT_START: Final = 256.0  # tokens per sequence of a user of whom nothing is known
+OUTPUT_START: Final = 16.0  # tokens per sequence of a user of whom nothing is known
 USERS_MAX: Final = 10_000
 _BYTES_PER_TOKEN: Final = 4
-_NEWEST_SHARE: Final = 0.2  # of the newest answer in a user's running mean
-# These stream one token an event, and the engine can be asked for usage.
+_ANSWERS_MAX: Final = 5  # a user's running mean is that of so many; then each new one counts a fifth
+_NOTHING: Final = (0, OUTPUT_START)
+# Where an engine can be asked for the usage of a stream.
 _ASKED_PATHS: Final = frozenset(("/v1/chat/completions", "/v1/completions"))
 _COUNTED_PATHS: Final = _ASKED_PATHS | {"/v1/responses", "/v1/messages"}
 _NO_OUTPUT_PATHS: Final = frozenset(
@@ -59,8 +69,19 @@ def cost(policy: str, facts: Facts) -> int:
 
 
 def core_numbers(policy: str, user: User, facts: Facts) -> tuple[int, int]:
-    """(weight, cost) for the core. Only wfq and token_wfq give users different shares."""
-    return user.weight if policy in ("wfq", TOKEN_POLICY) else 1, cost(policy, facts)
+    """(weight, cost) for the core."""
+    return user.weight if policy in WEIGHTED else 1, cost(policy, facts)
+
+
+def tier(headers: Mapping[str, str], user: User) -> int:
+    """The tier of a request, 0 the highest: the one asked for, unless it is above the user's own. ApiError 400."""
+    text = one_header(headers, PRIORITY)
+    if text is None:
+        return user.tier
+    if text not in TIERS:
+        message = f"the header {PRIORITY} is {shown(text)}: it must be {', '.join(TIERS[:-1])} or {TIERS[-1]}"
+        raise ApiError("invalid_header", message, param=PRIORITY)
+    return max(TIERS.index(text), user.tier)
 
 
 def deadlines(headers: Mapping[str, str], now_ns: int, config: Config) -> tuple[int, bool, int]:
@@ -106,13 +127,14 @@ class TokenPrices:
     __slots__ = ("_means", "_prices")
 
     def __init__(self, prices: Mapping[str, float]) -> None:
-        names = ("input", "cached_input", "output")
-        self._prices = tuple(round(prices[name] * COST_UNIT) for name in names)
-        self._means: OrderedDict[int, float] = OrderedDict()  # by user, the least recently seen first
+        self._prices = tuple(round(prices[name] * COST_UNIT) for name in PRICES)
+        # By user, the least recently seen first: answers that count, and their mean.
+        self._means: OrderedDict[int, tuple[int, float]] = OrderedDict()
 
-    def bill(self, user: int, facts: Facts) -> Bill:
-        """The bill of a new request of that user (the core's number)."""
-        return Bill(self, user, facts)
+    def bill(self, user: int, facts: Facts, context: int | None = None) -> Bill:
+        """The bill of a new request of that user (the core's number). context: tokens that fit into the model, if
+        known."""
+        return Bill(self, user, facts, context)
 
     def price(self, fresh: int, cached: int, output: int) -> int:
         """The cost of that many tokens, for the core: 0..COST_MAX."""
@@ -121,12 +143,13 @@ class TokenPrices:
 
     def expected_output(self, user: int) -> float:
         """Tokens per sequence."""
-        return self._means.get(user, OUTPUT_START)
+        return self._means.get(user, _NOTHING)[1]
 
     def learn(self, user: int, output: float) -> None:
         """An answer of the user had so many tokens per sequence."""
-        mean = self.expected_output(user)
-        self._means[user] = mean + _NEWEST_SHARE * (output - mean)
+        answers, mean = self._means.get(user, _NOTHING)
+        answers = min(answers + 1, _ANSWERS_MAX)
+        self._means[user] = answers, mean + (output - mean) / answers
         self._means.move_to_end(user)
         if len(self._means) > USERS_MAX:
             self._means.popitem(last=False)
@@ -138,9 +161,22 @@ class Bill:
     estimate is for the core. by, once settled, says what the price was made of: "usage", "events" or "estimate".
     """
 
-    __slots__ = ("_asked", "_facts", "_input", "_output", "_prices", "_reader", "_status", "_user", "by", "estimate")
+    __slots__ = (
+        "_asked",
+        "_facts",
+        "_habit",
+        "_input",
+        "_output",
+        "_prices",
+        "_reader",
+        "_status",
+        "_unasked",
+        "_user",
+        "by",
+        "estimate",
+    )
 
-    def __init__(self, prices: TokenPrices, user: int, facts: Facts) -> None:
+    def __init__(self, prices: TokenPrices, user: int, facts: Facts, context: int | None = None) -> None:
         self._prices = prices
         self._user = user
         self._facts = facts
@@ -149,26 +185,32 @@ class Bill:
         if facts.path not in _NO_OUTPUT_PATHS:
             expected = round(prices.expected_output(user))
             limited = expected if facts.max_tokens is None else min(expected, facts.max_tokens)
+            if context is not None:
+                # How many of the sequences are prompts of their own is not known: at most all of them.
+                self._input = min(self._input, context * facts.width)
+                limited = min(limited, context - self._input // facts.width)
             self._output = limited * facts.width
-        self._asked = False
+        self._asked = self._unasked = False
+        self._habit = Habit()
         self._reader: Events | Tail | None = None
         self._status = 0
         self.by = "estimate"
         # At least 1: who waits for nothing but free requests would never lose his turn.
         self.estimate = max(1, prices.price(self._input, 0, self._output))
 
-    def request_body(self, body: bytes) -> bytes:
-        """The body as the node gets it: it asks for the usage of a stream."""
-        if not self._facts.stream or self._facts.path not in _ASKED_PATHS:
-            return body
-        changed = ask(body)
-        self._asked = changed is not None
-        return body if changed is None else changed
+    def request_body(self, body: bytes, habits: Habits) -> bytes:
+        """The body as the node that has those habits gets it: it asks for the usage of a stream where it must."""
+        facts = self._facts
+        habit = self._habit = habits.of(facts.path, facts.model)
+        changed = ask(body) if facts.stream and facts.path in _ASKED_PATHS else None
+        self._asked = changed is not None and habit.asks
+        self._unasked = changed is not None and not habit.asks
+        return changed if changed is not None and habit.asks else body
 
     def on_head(self, status: int, event_stream: bool, has_length: bool) -> None:
         """The node's answer begins. has_length: it is promised to have so many bytes, so none are taken out."""
         self._status = status
-        self._reader = Events(self._asked and not has_length) if event_stream else Tail()
+        self._reader = Events(self._asked and not has_length, self._habit.nulls) if event_stream else Tail()
 
     def feed(self, data: bytes) -> bytes:
         """What of the node's bytes the client gets now."""
@@ -189,18 +231,24 @@ class Bill:
             return self._prices.price(self._input, 0, 0)
         generates = facts.path not in _NO_OUTPUT_PATHS
         counted = facts.stream and facts.path in _COUNTED_PATHS and not isinstance(reader, Tail)
-        tokens, fresh, cached = 0, self._input, 0
+        events, fresh, cached = 0, self._input, 0
         told: int | None = None
         if reader is not None:
-            usage, tokens = reader.usage, reader.tokens
+            usage = reader.usage
+            events = reader.events if isinstance(reader, Events) else 0
             told = usage.output if generates or usage.input is None else usage.output or 0
+            if told is not None and facts.width > 1:
+                # Of several sequences an engine may report one: a stream has shown the others, too.
+                told = max(events, told * facts.width if self._habit.per_choice and not events else told)
             if usage.input is not None:
                 fresh, cached = usage.input - usage.cached, usage.cached
+        if whole and isinstance(reader, Events):
+            self._habit.learn(reader, told, self._unasked)
         if whole and told is not None:
             self.by, output = "usage", told
-        elif counted or tokens:
-            # A count that was told on the way may be the older one, and one event may have brought several.
-            self.by, output = "events", max(tokens, told or 0)
+        elif counted or events:
+            # A count that was told on the way may be the older one.
+            self.by, output = "events", max(self._habit.tokens_in(events), told or 0)
         else:
             return self.estimate
         if generates and (whole or output):  # who left before the first token has shown no length
@@ -216,14 +264,16 @@ class DrainRate:
     last rate that was measured holds, but no more than one request in the window.
     """
 
-    __slots__ = ("_ended", "_last_ns", "_per_second", "_running", "_worked_ns")
+    __slots__ = ("_ended", "_in_window", "_last_ns", "_measured", "_running", "_second", "_worked_ns")
 
     def __init__(self, now_ns: int) -> None:
         self._last_ns = now_ns
         self._worked_ns = 0
+        self._second = 0  # of the clock of work
         self._running = 0
         self._ended = [0] * _WINDOW
-        self._per_second: float | None = None
+        self._in_window = 0  # their sum
+        self._measured = (0, 1)  # when the last one ended: so many, in so many ns
 
     def started(self, now_ns: int) -> None:
         """A request of the pool was given a slot."""
@@ -234,19 +284,18 @@ class DrainRate:
         """It gave the slot back. count = 0: without being done with it (it went back to the queue)."""
         self._advance(now_ns)
         self._running -= 1
-        self._ended[self._worked_ns // SECOND_NS % _WINDOW] += count
-        self._per_second = self.per_second(now_ns)
+        self._ended[self._second % _WINDOW] += count
+        self._in_window += count
+        self._measured = (self._in_window, self._window_ns())
 
     def per_second(self, now_ns: int) -> float | None:
         """None: nothing was measured yet."""
         self._advance(now_ns)
-        since_ns = max(0, self._worked_ns // SECOND_NS - _WINDOW + 1) * SECOND_NS
-        # A request that begins and ends within one reading of the clock took some time nevertheless.
-        worked_s = max(self._worked_ns - since_ns, MILLISECOND_NS) / SECOND_NS
-        ended = sum(self._ended)
-        if ended:
-            return ended / worked_s
-        return None if self._per_second is None else min(self._per_second, 1 / worked_s)
+        window_s = self._window_ns() / SECOND_NS
+        if self._in_window:
+            return self._in_window / window_s
+        ended, in_ns = self._measured
+        return min(ended / (in_ns / SECOND_NS), 1 / window_s) if ended else None
 
     def estimated_wait_s(self, now_ns: int, position: int) -> int | None:
         """Whole seconds, at least 1, until the request in that place is served; None: nothing was measured yet."""
@@ -263,15 +312,27 @@ class DrainRate:
         spread = rng.uniform(1.0, 2.0) if wait_ms == RETRY_MIN_MS else rng.uniform(0.8, 1.2)
         return min(max(int(wait_ms * spread), RETRY_MIN_MS), RETRY_MAX_MS)
 
+    def _window_ns(self) -> int:
+        """The time that the window covers by now."""
+        since_ns = max(0, self._second - _WINDOW + 1) * SECOND_NS
+        # A request that begins and ends within one reading of the clock took some time nevertheless.
+        return max(self._worked_ns - since_ns, MILLISECOND_NS)
+
     def _advance(self, now_ns: int) -> None:
-        """Let the clock of work follow, and empty the buckets that come round again."""
+        """Let the clock of work follow."""
         if self._running:
-            second = self._worked_ns // SECOND_NS
             self._worked_ns += now_ns - self._last_ns
             reached = self._worked_ns // SECOND_NS
-            for each in range(max(second, reached - _WINDOW) + 1, reached + 1):
-                self._ended[each % _WINDOW] = 0
+            if reached != self._second:
+                self._empty(reached)
         self._last_ns = now_ns
+
+    def _empty(self, reached: int) -> None:
+        """The buckets that come round again."""
+        for each in range(max(self._second, reached - _WINDOW) + 1, reached + 1):
+            self._in_window -= self._ended[each % _WINDOW]
+            self._ended[each % _WINDOW] = 0
+        self._second = reached
 
 
 def whole_seconds(milliseconds: int) -> int:

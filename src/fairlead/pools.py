@@ -5,13 +5,15 @@ by the same nodes, and a change touches no pool that it need not touch: where al
 the pool stays and only its nodes change, so nobody's place or counter moves.
 
 Membership is what nodes have listed, not whether they are well: a node that is down is still a member of its pools.
+A model at a path that only some nodes have (their ``paths``) is an offer of its own; where the same nodes make it as
+serve the model anyway, it has the same pool.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
 from fairlead.driver import Driver
 
@@ -20,46 +22,55 @@ log = logging.getLogger("fairlead.nodes")
 UNOFFERED_MAX: Final = 1_000  # models that nobody lists any more, kept so that they are "no node" and not "unknown"
 
 
-class Pools:
-    """The map from models to the core's pools. moved(model, pool) is called for each model that got another pool."""
+class Offer(NamedTuple):
+    """A model, at the usual paths ("") or at one of a node's own."""
 
-    def __init__(self, driver: Driver, moved: Callable[[str, int], None]) -> None:
+    model: str
+    path: str = ""
+
+
+class Pools:
+    """The map from offers to the core's pools. moved(offer, pool) is called for each that got another pool."""
+
+    def __init__(self, driver: Driver, moved: Callable[[Offer, int], None]) -> None:
         self._driver = driver
         self._moved = moved
-        self._pool_of: dict[str, int] = {}
+        self._pool_of: dict[Offer, int] = {}
         self._nodes_of: dict[int, frozenset[int]] = {}  # pool -> handles of its nodes
         self._leaving: set[int] = set()  # pools without a model, with requests that still run
 
-    def pool_of(self, model: str) -> int | None:
-        return self._pool_of.get(model)
+    def pool_of(self, offer: Offer) -> int | None:
+        return self._pool_of.get(offer)
 
-    def models_of(self, pool: int) -> list[str]:
-        return sorted(model for model, its in self._pool_of.items() if its == pool)
+    def _offers_of(self, pool: int) -> set[Offer]:
+        return {offer for offer, its in self._pool_of.items() if its == pool}
 
-    def rebuild(self, offers: Iterable[tuple[int, Iterable[str]]]) -> None:
-        """offers: every node's handle and the models that it lists."""
+    def rebuild(self, nodes: Iterable[tuple[int, Iterable[str], Iterable[str]]]) -> None:
+        """nodes: every node's handle, the models that it lists, and the paths of its own."""
         self._free_left()  # there may be no room for a new pool otherwise
-        listed = [(node, list(models)) for node, models in offers]
+        listed = [
+            (node, [Offer(model, path) for path in ("", *paths) for model in models]) for node, models, paths in nodes
+        ]
         groups = self._groups(listed)
         self._settle(groups)
         self._join(node for node, _ in listed)
         self._free_empty()
 
-    def _groups(self, offers: list[tuple[int, list[str]]]) -> dict[frozenset[int], list[str]]:
-        """Node sets, each with its models in the order in which they were first seen."""
-        nodes_of: dict[str, set[int]] = {model: set() for model in self._pool_of}
-        for node, models in offers:
-            for model in models:
-                nodes_of.setdefault(model, set()).add(node)
-        unoffered = [model for model, nodes in nodes_of.items() if not nodes]
-        for model in unoffered[: max(0, len(unoffered) - UNOFFERED_MAX)]:
-            del nodes_of[model], self._pool_of[model]
-        groups: dict[frozenset[int], list[str]] = {}
-        for model, nodes in nodes_of.items():
-            groups.setdefault(frozenset(nodes), []).append(model)
+    def _groups(self, listed: list[tuple[int, list[Offer]]]) -> dict[frozenset[int], list[Offer]]:
+        """Node sets, each with its offers in the order in which they were first seen."""
+        nodes_of: dict[Offer, set[int]] = {offer: set() for offer in self._pool_of}
+        for node, offers in listed:
+            for offer in offers:
+                nodes_of.setdefault(offer, set()).add(node)
+        unoffered = [offer for offer, nodes in nodes_of.items() if not nodes]
+        for offer in unoffered[: max(0, len(unoffered) - UNOFFERED_MAX)]:
+            del nodes_of[offer], self._pool_of[offer]
+        groups: dict[frozenset[int], list[Offer]] = {}
+        for offer, nodes in nodes_of.items():
+            groups.setdefault(frozenset(nodes), []).append(offer)
         return groups
 
-    def _settle(self, groups: dict[frozenset[int], list[str]]) -> None:
+    def _settle(self, groups: dict[frozenset[int], list[Offer]]) -> None:
         """Give every group a pool: the one it has, else one that only it uses, else a new one."""
         taken: set[int] = set()
         chosen: dict[frozenset[int], int] = {}
@@ -67,33 +78,34 @@ class Pools:
             if its in groups and its not in chosen:
                 chosen[its] = kept
                 taken.add(kept)
-        for nodes, models in groups.items():
+        for nodes, offers in groups.items():
             if nodes in chosen:
                 continue
-            before = {self._pool_of[model] for model in models if model in self._pool_of} - taken
-            alone = [pool for pool in sorted(before) if set(self.models_of(pool)) <= set(models)]
-            pool = alone[0] if alone else self._new_pool(models)
+            before = {self._pool_of[offer] for offer in offers if offer in self._pool_of} - taken
+            alone = [pool for pool in sorted(before) if self._offers_of(pool) <= set(offers)]
+            pool = alone[0] if alone else self._new_pool(offers)
             if pool is not None:
                 chosen[nodes] = pool
                 taken.add(pool)
         for nodes, pool in chosen.items():
             self._nodes_of[pool] = nodes
         for nodes, pool in chosen.items():
-            for model in groups[nodes]:
-                self._assign(model, pool)
+            for offer in groups[nodes]:
+                self._assign(offer, pool)
 
-    def _new_pool(self, models: list[str]) -> int | None:
+    def _new_pool(self, offers: list[Offer]) -> int | None:
         try:
             return self._driver.add_pool()
         except ValueError as error:
-            log.error("models %s keep the pool they have, or none: %s", ", ".join(models[:5]), error)
+            names = ", ".join(f"{offer.model} {offer.path}".strip() for offer in offers[:5])
+            log.error("models %s keep the pool they have, or none: %s", names, error)
             return None
 
-    def _assign(self, model: str, pool: int) -> None:
-        before = self._pool_of.get(model)
-        self._pool_of[model] = pool
+    def _assign(self, offer: Offer, pool: int) -> None:
+        before = self._pool_of.get(offer)
+        self._pool_of[offer] = pool
         if before is not None and before != pool:
-            self._moved(model, pool)
+            self._moved(offer, pool)
 
     def _join(self, nodes: Iterable[int]) -> None:
         for node in nodes:
@@ -111,7 +123,6 @@ class Pools:
 
     def _free_left(self) -> None:
         for pool in sorted(self._leaving):
-            numbers = self._driver.pool_numbers(pool)
-            if not numbers["waiting"] and not numbers["running"] and not numbers["nodes"]:
+            if self._driver.is_unused(pool):
                 self._driver.remove_pool(pool)
                 self._leaving.discard(pool)

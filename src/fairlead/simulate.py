@@ -6,6 +6,7 @@ the same requests and settings give the same result, bit for bit. Times are nano
 
 A node serves ``slots`` requests at once. A request takes ``ttft_ms`` and then ``token_ms`` per output token, which
 grows with the number of requests that produce tokens beside it (``batch_slope``), or ``fixed_service_s`` in all.
+All nodes serve all models, which makes them one pool, as in the router: a user has one share, whatever the models.
 """
 
 from __future__ import annotations
@@ -18,16 +19,19 @@ from heapq import heappop, heappush
 from typing import Final
 
 from fairlead.core import scheduler as core
+from fairlead.errors import ConfigError
+from fairlead.policy import PRICES, TokenPrices
 from fairlead.simulate_gap import GapMeter
-from fairlead.traces import Trace
+from fairlead.workload import SECONDS_MAX, Trace
 
-POLICIES: Final = ("fifo", "round_robin", "wfq", "token_wfq")
-FIRST_MEAN_OUTPUT: Final = 256  # tokens, of a user that nothing is known about yet
 UNSEEN, COMPLETED, FAILED, REFUSED, PUSHED_OUT, EXPIRED, NO_NODE = range(7)
 OUTCOMES: Final = ("unseen", "completed", "failed", "refused", "pushed_out", "expired", "no_node")
 ENDED_BY_CORE: Final = {core.EXPIRED: EXPIRED, core.NO_NODE: NO_NODE, core.PUSHED_OUT: PUSHED_OUT}
 END, JOIN, NODE_TOKEN, NODE_DOWN, NODE_UP = range(5)
 PROGRESS_EVERY: Final = 8192  # requests
+DECISIONS_MAX: Final = 4096
+TIME_MAX_NS: Final = round(SECONDS_MAX * 1e9)
+EVENTS_MAX: Final = 2_000_000  # and 100 for each request: nodes that fail all the time would never be done
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +91,15 @@ class Simulation:
     def __init__(self, trace: Trace, settings: Settings, policy: str) -> None:
         self.trace, self.settings, self.policy = trace, settings, policy
         count = len(trace)
-        self.waiting_max = settings.queue_limit or count
-        running = settings.nodes * settings.slots
+        # No more can wait or run than there are.
+        waiting = min(settings.queue_limit or count, count)
+        running = min(settings.nodes * settings.slots, count)
         self.scheduler = core.Scheduler(
-            waiting_max=self.waiting_max,
+            waiting_max=waiting,
             running_max=running,
-            flows_max=self.waiting_max + running + len(trace.users) * len(trace.models) + 1,
+            flows_max=waiting + running + len(trace.users) + 1,
             nodes_max=settings.nodes,
-            pools_max=len(trace.models),
-            decisions_max=max(256, min(4096, running)),
+            decisions_max=DECISIONS_MAX,
             order=core.FIFO if policy == "fifo" else core.FAIR,
             overflow=core.PUSH_OUT,  # the router's default
             routing=core.LEAST_LOADED,
@@ -107,17 +111,18 @@ class Simulation:
         self.by_tokens = policy == "token_wfq"
         self.heap: list[tuple[int, int, int, int, int]] = []  # time, order, kind, request or node, attempt or version
         self.order = 0
+        self.events_max = EVENTS_MAX + 100 * count
         self.request: dict[int, int] = {}  # by handle
         self.handle = array("q", bytes(8 * count))
         self.attempt = array("i", bytes(4 * count))
+        self.at = array("i", bytes(4 * count))  # the node of its last dispatch
         self.charge = array("q", bytes(8 * count))
         self.outcome = bytearray(count)
         self.start_ns = array("q", [-1]) * count
         self.end_ns = array("q", bytes(8 * count))
         self.service = array("q", bytes(8 * count))
         self.done = self.requeued = self.output_tokens = 0
-        self.seen = [0] * len(trace.users)
-        self.seen_output = [0] * len(trace.users)
+        self.lengths = TokenPrices(dict.fromkeys(PRICES, 1))  # of answers, as the router expects them
         self.dispatched_in_load = [0] * len(trace.users)
         self.load_end_ns = trace.arrival_ns[-1]
         self.ttft_ns = round(settings.ttft_ms * 1e6)
@@ -129,22 +134,34 @@ class Simulation:
         self._add_nodes()
 
     def _add_nodes(self) -> None:
-        pools = [self.scheduler.add_pool(0) for _ in self.trace.models]
-        self.pools = pools
+        self.pool = self.scheduler.add_pool(0)
         self.nodes: list[_Node] = []
         self.node_at: dict[int, int] = {}
         for index in range(self.settings.nodes):
             handle = self.scheduler.add_node(0, self.settings.slots)
-            self.scheduler.set_node_pools(0, handle, pools)
+            self.scheduler.set_node_pools(0, handle, [self.pool])
             self.scheduler.set_node_state(0, handle, core.UP)
             node = _Node(handle, random.Random(f"node {self.settings.seed} {index}"))
             self.nodes.append(node)
             self.node_at[handle] = index
-            if self.settings.mtbf_s:
-                self._push(round(node.draw.expovariate(1 / self.settings.mtbf_s) * 1e9), NODE_DOWN, index, 0)
+            self._will_fail(0, node, index)
+
+    def _will_fail(self, now: int, node: _Node, index: int) -> None:
+        if self.settings.mtbf_s:
+            at_ns = now + round(node.draw.expovariate(1 / self.settings.mtbf_s) * 1e9)
+            if at_ns <= TIME_MAX_NS:
+                self._push(at_ns, NODE_DOWN, index, 0)
 
     def _push(self, at_ns: int, kind: int, which: int, version: int) -> None:
         self.order += 1
+        if at_ns > TIME_MAX_NS:
+            raise ConfigError(f"--node: a request would end after {at_ns / 1e9:.3g} s: choose nodes that are faster")
+        if self.order > self.events_max:
+            left = len(self.trace) - self.done
+            raise ConfigError(
+                f"--node: mtbf-s={self.settings.mtbf_s:g}: after {self.requeued} returns to the queue {left} of "
+                f"{len(self.trace)} requests have not ended: choose a larger mtbf-s, or nodes that are faster"
+            )
         heappush(self.heap, (at_ns, self.order, kind, which, version))
 
     def run(self, progress: Callable[[int], None] | None = None) -> Result:
@@ -154,7 +171,6 @@ class Simulation:
         next_deadline = self.scheduler.next_deadline_ns
         handlers = (self._end, self._join, self._node_token, self._node_down, self._node_up)
         never, following, report_at = core.NEVER, 0, PROGRESS_EVERY
-        decisions_max = max(256, min(4096, self.settings.nodes * self.settings.slots))
         while self.done < count:
             now = heap[0][0] if heap else never
             arrives = following < count and arrival[following] < now
@@ -171,7 +187,7 @@ class Simulation:
             decisions = drain(now)
             while decisions:
                 self._decided(now, decisions)
-                decisions = drain(now) if len(decisions) >= decisions_max else []
+                decisions = drain(now) if len(decisions) == DECISIONS_MAX else []
             if self.done >= report_at and progress is not None:
                 progress(self.done)
                 report_at = self.done + PROGRESS_EVERY
@@ -200,21 +216,20 @@ class Simulation:
         user = trace.user[index]
         cost = 1
         if self.by_tokens:
-            output = (FIRST_MEAN_OUTPUT + self.seen_output[user]) // (1 + self.seen[user])
+            output = round(self.lengths.expected_output(user))
             limit = trace.max_tokens[index]
             if limit and limit < output:
                 output = limit
             cost = self.settings.price_input * trace.input_tokens[index] + self.settings.price_output * output
         self.charge[index] = cost
         deadline = now + self.timeout_ns if self.timeout_ns else core.NEVER
-        model = trace.model[index]
-        handle = self.scheduler.submit(now, self.pools[model], user, self.weight[user], cost, 1, 0, deadline, 0, 0)
+        handle = self.scheduler.submit(now, self.pool, user, self.weight[user], cost, 1, 0, deadline, 0, 0)
         if handle < 0:
             self._over(now, index, REFUSED)
             return
         self.handle[index] = handle
         self.request[handle] = index
-        self.gap.waits(model, user)
+        self.gap.waits(user)
 
     def _decided(self, now: int, decisions: list[tuple[int, int, int]]) -> None:
         for kind, handle, node in decisions:
@@ -222,7 +237,7 @@ class Simulation:
             if kind == core.DISPATCHED:
                 self._start(now, index, self.node_at[node])
             else:
-                self.gap.leaves(self.trace.model[index], self.trace.user[index])
+                self.gap.leaves(self.trace.user[index])
                 self._over(now, index, ENDED_BY_CORE[kind])
 
     def _over(self, now: int, index: int, outcome: int) -> None:
@@ -235,6 +250,7 @@ class Simulation:
 
     def _start(self, now: int, index: int, node: int) -> None:
         self.start_ns[index] = now
+        self.at[index] = node
         trace = self.trace
         user, output = trace.user[index], trace.output_tokens[index]
         tokens = self._priced(index, output)
@@ -242,7 +258,7 @@ class Simulation:
         self.service[index] = tokens
         if now <= self.load_end_ns:
             self.dispatched_in_load[user] += tokens
-        self.gap.starts(trace.model[index], user, actual, self.charge[index])
+        self.gap.starts(user, actual, self.charge[index])
         attempt = self.attempt[index] = self.attempt[index] + 1
         if self.sloped or self.settings.mtbf_s:
             self.nodes[node].leases[index] = attempt
@@ -251,7 +267,7 @@ class Simulation:
         elif not self.sloped or not output:
             self._push(now + self.ttft_ns + round(self.token_ns * output), END, index, attempt)
         else:
-            self._push(now + self.ttft_ns, JOIN, index * len(self.nodes) + node, attempt)
+            self._push(now + self.ttft_ns, JOIN, index, attempt)
 
     def _priced(self, index: int, output: int) -> int:
         return self.settings.price_input * self.trace.input_tokens[index] + self.settings.price_output * output
@@ -260,9 +276,7 @@ class Simulation:
         if self.attempt[index] != attempt:  # its node failed meanwhile
             return
         if self.settings.mtbf_s or self.sloped:
-            for node in self.nodes:
-                if node.leases.pop(index, None) is not None:
-                    break
+            del self.nodes[self.at[index]].leases[index]
         self._finish(now, index, core.COMPLETED, COMPLETED, self.trace.output_tokens[index])
 
     def _finish(self, now: int, index: int, core_outcome: int, outcome: int, output: int) -> None:
@@ -275,11 +289,11 @@ class Simulation:
         if tokens != self.service[index]:
             if self.start_ns[index] <= self.load_end_ns:
                 self.dispatched_in_load[user] += tokens - self.service[index]
-            self.gap.restart(self.trace.model[index], user)
+            self.gap.restart(user)
             self.service[index] = tokens
         self.output_tokens += output
-        self.seen[user] += 1
-        self.seen_output[user] += output
+        if self.by_tokens:
+            self.lengths.learn(user, output)
         self.attempt[index] = -1
         self._over(now, index, outcome)
 
@@ -302,9 +316,9 @@ class Simulation:
             left = max(0.0, node.ends[0][0] - node.tokens)
             self._push(now + round(left * self._token_span_ns(node)), NODE_TOKEN, index, node.version)
 
-    def _join(self, now: int, request_and_node: int, attempt: int) -> None:
+    def _join(self, now: int, index: int, attempt: int) -> None:
         """Its prompt is read: it produces tokens with the others of its node from here on."""
-        index, at = divmod(request_and_node, len(self.nodes))
+        at = self.at[index]
         node = self.nodes[at]
         if node.leases.get(index) != attempt or self.attempt[index] != attempt:
             return
@@ -351,8 +365,8 @@ class Simulation:
         self.service[index] = 0
         self.start_ns[index] = -1
         self.attempt[index] += 1
-        self.gap.waits(self.trace.model[index], user)
-        self.gap.restart(self.trace.model[index], user)
+        self.gap.waits(user)
+        self.gap.restart(user)
 
     def _delivered(self, now: int, node: _Node, index: int) -> int:
         """Output tokens of a running request so far."""
@@ -368,7 +382,7 @@ class Simulation:
         node = self.nodes[at]
         node.at_ns = now
         self.scheduler.set_node_state(now, node.handle, core.UP)
-        self._push(now + round(node.draw.expovariate(1 / self.settings.mtbf_s) * 1e9), NODE_DOWN, at, 0)
+        self._will_fail(now, node, at)
 
 
 def simulate(trace: Trace, settings: Settings, policy: str, progress: Callable[[int], None] | None = None) -> Result:

@@ -1,10 +1,10 @@
 """What a simulation says: per user, per policy, side by side, as a table, JSON or picture.
 
 Waits are those of requests that were dispatched, from arrival to the (last) dispatch, in seconds; percentiles are
-nearest rank. Service is price-weighted tokens, under every policy. Jain's index is (sum x)^2 / (n sum x^2) over the
-users with demand, x = W / min(demand, fair share): W what was dispatched of a user's work up to the last arrival,
-demand what had arrived by then, and min(demand, fair share) the user's part when the sum of all W is dealt out by
-weight and nobody gets more than its demand (max-min).
+nearest rank; where nothing was dispatched there are none (null, -). Service is price-weighted tokens, under every
+policy. Jain's index is (sum x)^2 / (n sum x^2) over the users with demand, x = W / min(demand, fair share): W what was
+dispatched of a user's work up to the last arrival, demand what had arrived by then, and min(demand, fair share) the
+user's part when the sum of all W is dealt out by weight and nobody gets more than its demand (max-min).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fairlead.simulate import COMPLETED, EXPIRED, FAILED, OUTCOMES, PUSHED_OUT, REFUSED, Result
-from fairlead.traces import Trace
+from fairlead.workload import Trace
 
 HEAVY_COLOURS: Final = ("#d62728", "#ff7f0e", "#9467bd")
 BINS: Final = 60
@@ -30,10 +30,10 @@ def heavy_users(trace: Trace) -> list[int]:
     return ranked[: 3 if len(ranked) > 6 else 1]
 
 
-def waits(values: Sequence[float]) -> dict[str, float]:
+def waits(values: Sequence[float]) -> dict[str, float | None]:
     """Mean, p50 and p99 in seconds."""
     if not values:
-        return {"mean": 0.0, "p50": 0.0, "p99": 0.0}
+        return {"mean": None, "p50": None, "p99": None}
     ordered = sorted(values)
     rank = {name: ordered[max(0, math.ceil(part * len(ordered)) - 1)] for name, part in (("p50", 0.5), ("p99", 0.99))}
     return {name: round(value, 6) for name, value in ({"mean": math.fsum(ordered) / len(ordered)} | rank).items()}
@@ -92,7 +92,7 @@ def summary(trace: Trace, result: Result) -> dict[str, Any]:
     heavy = set(heavy_users(trace))
     makespan = max(result.end_ns) / 1e9
     gap, one, other = result.gap.worst()
-    names = [trace.users[flow % len(trace.users)] for flow in result.gap.flow]
+    names = [trace.users[user] for user in result.gap.user]
     fifo = result.policy == "fifo"
     return {
         "users": rows,
@@ -108,7 +108,7 @@ def summary(trace: Trace, result: Result) -> dict[str, Any]:
             "users": [names[one], names[other]] if gap else [],
             "bound": None if fifo else round(result.gap.bound(one, other, result.slots), 6),
             "part_of_bound": None if fifo else round(result.gap.ratio(result.slots), 6),
-            "flows_compared": len(names),
+            "users_compared": len(names),
         },
         "output_tokens_per_s": round(result.output_tokens / makespan, 3) if makespan else 0.0,
         "makespan_s": round(makespan, 6),
@@ -133,18 +133,29 @@ def document(trace: Trace, results: Sequence[Result]) -> dict[str, Any]:
     }
 
 
+LEGEND: Final = """\
+service: tokens of prompts and answers at --prices. wait: from arrival to a slot, of requests that got one.
+refused: also those pushed out of a full queue. expired: waited for --timeout-s.
+Jain: 1 is fair, 1 / users is one that has it all. largest gap: how far the service of two users, divided by
+weight, drew apart while both had requests waiting; a fair policy keeps it within the bound."""
+
+
+def _seconds(value: float | None, width: int) -> str:
+    return f"{'-':>{width}}" if value is None else f"{value:>{width}.2f}"
+
+
 def _line(label: str, row: dict[str, Any]) -> str:
     wait, refused = row["wait_s"], row["refused"] + row["pushed_out"]
-    return (
-        f"  {label[:18]:<18}{row['requests']:>9}{row['service']:>13}{row['share']:>8.1%}"
-        f"{wait['mean']:>10.2f}{wait['p50']:>9.2f}{wait['p99']:>9.2f}{refused:>9}{row['expired']:>9}"
-    )
+    waited = _seconds(wait["mean"], 10) + _seconds(wait["p50"], 9) + _seconds(wait["p99"], 9)
+    share = f"{row['share']:>8.1%}"
+    return f"  {label[:18]:<18}{row['requests']:>9}{row['service']:>13}{share}{waited}{refused:>9}{row['expired']:>9}"
 
 
 def table(found: dict[str, Any], top: int = 5) -> str:
-    """For people: per policy its users, the rest as ``other`` (waits: mean of the means, worst p99); then compared."""
+    """For people: per policy its users, the rest together (waits: mean of the means, worst p99); then compared."""
     trace = found["trace"]
-    lines = [f"{trace['source']} ({trace['reader']}): {trace['requests']} requests of {trace['users']} users"]
+    users = "1 user" if trace["users"] == 1 else f"{trace['users']} users"
+    lines = [f"{trace['source']} ({trace['reader']}): {trace['requests']} requests of {users}"]
     lines += [f"note: {note}" for note in trace["notes"]]
     for name, policy in found["policies"].items():
         heading = f"{'requests':>9}{'service':>13}{'share':>8}{'wait mean':>10}{'p50':>9}{'p99 s':>9}{'refused':>9}"
@@ -152,23 +163,42 @@ def table(found: dict[str, Any], top: int = 5) -> str:
         lines += [_line(row["user"], row) for row in policy["users"][:top]]
         rest = policy["users"][top:]
         if rest:
-            lines.append(_line(f"other ({len(rest)})", _together(rest)))
-        gap = policy["largest_gap"]
-        bound = "no bound" if gap["bound"] is None else f"bound {gap['bound']:.1f}"
+            lines.append(_line(f"{len(rest)} others", _together(rest)))
+        lines += _below(policy)
+    lines += ["", _comparison(found), "", LEGEND]
+    return "\n".join(lines)
+
+
+def _below(policy: dict[str, Any]) -> list[str]:
+    gap = policy["largest_gap"]
+    bound = "no bound" if gap["bound"] is None else f"bound {gap['bound']:.1f}"
+    between = f" between {' and '.join(gap['users'])}" if gap["users"] else ""
+    lines = [
+        f"  Jain {policy['jain']:.3f}   {policy['output_tokens_per_s']:.1f} output tokens/s   "
+        f"all done after {policy['makespan_s']:.1f} s",
+        f"  largest gap {gap['value']:.1f} {gap['unit']}{between} ({bound})",
+    ]
+    if policy["requeued"] or policy["outcomes"]["failed"]:
+        failed = policy["outcomes"]["failed"]
         lines.append(
-            f"  Jain {policy['jain']:.3f}   largest gap {gap['value']:.1f} {gap['unit']} ({bound})   "
-            f"{policy['output_tokens_per_s']:.1f} tok/s   makespan {policy['makespan_s']:.1f} s"
+            f"  failed nodes sent {policy['requeued']} requests back to the queue and cut {failed} answers short"
         )
-    heavy = ", ".join(trace["heavy_users"])
-    lines += [
-        "",
-        f"{'wait in s':<14}{'light mean':>12}{'light p99':>12}{'heavy mean':>12}{'heavy p99':>12}  heavy: {heavy}",
+    return lines
+
+
+def _comparison(found: dict[str, Any]) -> str:
+    """The waits of the heavy users and of the light ones, under each policy."""
+    heavy = found["trace"]["heavy_users"]
+    who = f"with the most requests ({', '.join(heavy)})"
+    lines = [
+        f"heavy: the {len(heavy)} users {who}; light: all others"
+        if len(heavy) > 1
+        else f"heavy: the user {who}; light: all others",
+        f"{'wait in s':<14}{'light mean':>12}{'light p99':>12}{'heavy mean':>12}{'heavy p99':>12}",
     ]
     for name, policy in found["policies"].items():
-        light, flood = policy["light_wait_s"], policy["heavy_wait_s"]
-        lines.append(
-            f"{name:<14}{light['mean']:>12.2f}{light['p99']:>12.2f}{flood['mean']:>12.2f}{flood['p99']:>12.2f}"
-        )
+        waited = [policy[which][what] for which in ("light_wait_s", "heavy_wait_s") for what in ("mean", "p99")]
+        lines.append(f"{name:<14}" + "".join(_seconds(value, 12) for value in waited))
     return "\n".join(lines)
 
 
@@ -177,9 +207,12 @@ def _together(rows: list[dict[str, Any]]) -> dict[str, Any]:
         key: sum(row[key] for row in rows)
         for key in ("requests", "service", "share", "refused", "pushed_out", "expired")
     }
-    count = max(1, summed["requests"])
-    mean = {key: sum(row["wait_s"][key] * row["requests"] for row in rows) / count for key in ("mean", "p50")}
-    return summed | {"wait_s": mean | {"p99": max(row["wait_s"]["p99"] for row in rows)}}
+    waited = [row for row in rows if row["wait_s"]["mean"] is not None]
+    if not waited:
+        return summed | {"wait_s": waits([])}
+    count = sum(row["requests"] for row in waited)
+    mean = {key: sum(row["wait_s"][key] * row["requests"] for row in waited) / count for key in ("mean", "p50")}
+    return summed | {"wait_s": mean | {"p99": max(row["wait_s"]["p99"] for row in waited)}}
 
 
 def plot(path: Path, trace: Trace, results: Sequence[Result]) -> None:
@@ -250,5 +283,6 @@ def _wait_panel(axis: Any, trace: Trace, result: Result, heavy: list[int]) -> No
             label=f"{label}, mean",
         )
     mean = waits([wait for _, wait in points[False]])["mean"]
-    axis.set_title(f"{result.policy}: waiting by time of arrival (light users' mean {mean:.1f} s)")
+    told = "" if mean is None else f" (light users' mean {mean:.1f} s)"
+    axis.set_title(f"{result.policy}: waiting by time of arrival{told}")
     axis.set_ylabel("wait for a slot (s)")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from fairlead.errors import ApiError
+from fairlead.wire.headers import Headers
 
 SHOWN_MAX = 60
 
@@ -41,7 +42,12 @@ def one_header(headers: Mapping[str, str], name: str) -> str | None:
     value = headers.get(name)
     if value is None:
         return None
-    getall = getattr(headers, "getall", None)
-    if getall is not None and len(getall(name)) > 1:
+    repeated = headers.is_repeated(name) if isinstance(headers, Headers) else _is_repeated(headers, name)
+    if repeated:
         raise ApiError("invalid_header", f"the header {name} is given more than once: send it once", param=name)
     return value
+
+
+def _is_repeated(headers: Mapping[str, str], name: str) -> bool:
+    getall = getattr(headers, "getall", None)
+    return getall is not None and len(getall(name)) > 1

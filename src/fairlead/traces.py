@@ -1,8 +1,5 @@
-"""Workloads for the simulator: files of requests, or a mix that is drawn from a seed.
-
-A ``Trace`` has one entry per request in each of its columns, sorted by arrival: times in nanoseconds from the first
-arrival, lengths in tokens, users and models as indices into their names. Readers are found by the header (CSV) or by
-the keys (JSONL) alone; whatever had to be made up is said in ``notes``.
+"""Workloads for the simulator that were recorded: files of requests. Readers are found by the header (CSV) or by the
+keys (JSONL) alone.
 """
 
 from __future__ import annotations
@@ -10,53 +7,28 @@ from __future__ import annotations
 import csv
 import itertools
 import json
-import math
 import random
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from fairlead.errors import ConfigError
+from fairlead import mixes, workload
+from fairlead.workload import NAME_MAX, REQUESTS_MAX, SECONDS_MAX, TOKENS_MAX, Trace, TraceError
 
-TOKENS_MAX: Final = 2**28  # input + 2 * output stays below the core's largest cost
-SECONDS_MAX: Final = 4e9  # 2**62 ns is about 4.6e9 s
 ZIPF: Final = 1.1
 
 
-class TraceError(ConfigError):
-    """A workload that can't be used; the message has file, line, column, value and what is allowed."""
-
-
-@dataclass(slots=True)
-class Trace:
-    """Requests in order of arrival. ``max_tokens`` is 0 where the client named no limit."""
-
-    source: str
-    reader: str
-    users: list[str] = field(default_factory=list)
-    models: list[str] = field(default_factory=list)
-    arrival_ns: array[int] = field(default_factory=lambda: array("q"))
-    user: array[int] = field(default_factory=lambda: array("q"))
-    model: array[int] = field(default_factory=lambda: array("q"))
-    input_tokens: array[int] = field(default_factory=lambda: array("q"))
-    output_tokens: array[int] = field(default_factory=lambda: array("q"))
-    max_tokens: array[int] = field(default_factory=lambda: array("q"))
-    notes: list[str] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self.arrival_ns)
-
-
 def _seconds(value: Any) -> int:
-    """Seconds as a number, or a date and time in ISO 8601."""
+    """Seconds as a number, or a date and time in ISO 8601, in UTC unless it says otherwise."""
     try:
         number = float(value)
     except (TypeError, ValueError):
-        return int(datetime.fromisoformat(value).timestamp() * 1_000_000) * 1000
+        time = datetime.fromisoformat(value)
+        return int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1_000_000) * 1000
     return _scaled(number, 1e9)
 
 
@@ -74,22 +46,8 @@ def _nanoseconds(value: Any) -> int:
     return _scaled(int(value), 1)
 
 
-def _tokens(value: Any) -> int:
-    number = int(value)
-    if not 0 <= number <= TOKENS_MAX or isinstance(value, bool | float):
-        raise ValueError
-    return number
-
-
-def _name(value: Any) -> str:
-    text = str(value)
-    if value is None or not text or len(text) > 200:
-        raise ValueError
-    return text
-
-
 COUNT: Final = f"a whole number of tokens, 0..{TOKENS_MAX}"
-NAME: Final = "a name of 1..200 characters"
+NAME: Final = f"a name of 1..{NAME_MAX} characters"
 Parser = Callable[[Any], Any]
 # What a column may be called, how it is read, and what is allowed in it.
 COLUMNS: Final[dict[str, tuple[dict[str, Parser], str]]] = {
@@ -106,14 +64,17 @@ COLUMNS: Final[dict[str, tuple[dict[str, Parser], str]]] = {
         },
         "seconds >= 0 or an ISO 8601 time",
     ),
-    "input": (dict.fromkeys(("input_tokens", "prompt_tokens", "ContextTokens", "input_length"), _tokens), COUNT),
-    "output": (
-        dict.fromkeys(("output_tokens", "completion_tokens", "GeneratedTokens", "output_length"), _tokens),
+    "input": (
+        dict.fromkeys(("input_tokens", "prompt_tokens", "ContextTokens", "input_length"), workload.tokens),
         COUNT,
     ),
-    "user": (dict.fromkeys(("user", "client", "tenant", "user_id"), _name), NAME),
-    "model": ({"model": _name}, NAME),
-    "max": (dict.fromkeys(("max_tokens", "max_output_tokens"), _tokens), COUNT),
+    "output": (
+        dict.fromkeys(("output_tokens", "completion_tokens", "GeneratedTokens", "output_length"), workload.tokens),
+        COUNT,
+    ),
+    "user": (dict.fromkeys(("user", "client", "tenant", "user_id"), workload.name), NAME),
+    "model": ({"model": workload.name}, NAME),
+    "max": (dict.fromkeys(("max_tokens", "max_output_tokens"), workload.tokens), COUNT),
 }
 REQUIRED: Final = ("arrival", "input", "output")
 
@@ -168,6 +129,8 @@ def _csv_rows(path: Path, file: Any) -> Rows:
     lines = csv.reader(file)
     try:
         header = [name.strip() for name in next(lines)]
+        if len(set(header)) < len(header):
+            raise TraceError(f"{path}: line 1: a column is there twice in {','.join(header)[:80]!r}: name each once")
         for cells in lines:
             if not cells:
                 continue
@@ -188,12 +151,12 @@ def _read_rows(path: Path, rows: Rows, seed: int, zipf_users: int, duration_s: f
     names = set(first[1])
     rows = itertools.chain([first], rows)
     if "mean_rps" in names:
-        return _servegen(path, rows, seed, duration_s, scale)
+        return mixes.servegen(path, rows, seed, duration_s, scale)
     columns = _columns(path, first[0], names)
     trace = _collect(path, rows, columns)
     if "user" not in columns:
         _zipf(trace, seed, zipf_users)
-    return _in_order(trace, scale)
+    return workload.in_order(trace, scale)
 
 
 def _columns(path: Path, line: int, names: set[str]) -> dict[str, Column]:
@@ -244,6 +207,8 @@ def _collect(path: Path, rows: Rows, columns: dict[str, Column]) -> Trace:
                     f"{path}: line {line}: column {column.name}: {shown} is not allowed: {column.allowed}"
                 ) from None
 
+        if len(trace) == REQUESTS_MAX:
+            raise workload.too_many(str(path), "give a part of the file")
         trace.arrival_ns.append(value(columns["arrival"]))
         trace.input_tokens.append(value(columns["input"]))
         trace.output_tokens.append(value(columns["output"]))
@@ -264,137 +229,5 @@ def _zipf(trace: Trace, seed: int, users: int) -> None:
     sums = list(itertools.accumulate(1 / k**ZIPF for k in range(1, users + 1)))
     trace.users = [f"z{k}" for k in range(1, users + 1)]
     trace.user = array("q", (min(bisect_left(sums, draw() * sums[-1]), users - 1) for _ in range(len(trace))))
+    trace.users_drawn = True
     trace.notes.append(f"the trace has no users: {users} were drawn from Zipf({ZIPF}) with seed {seed}")
-
-
-def _in_order(trace: Trace, scale: float) -> Trace:
-    """Sorted by arrival (ties stay in the file's order), the first at 0, the rate multiplied by ``scale``."""
-    arrival = trace.arrival_ns
-    order = sorted(range(len(arrival)), key=arrival.__getitem__)
-    start = arrival[order[0]]
-    trace.arrival_ns = array(
-        "q", (int((arrival[i] - start) / scale) if scale != 1 else arrival[i] - start for i in order)
-    )
-    for name in ("user", "model", "input_tokens", "output_tokens", "max_tokens"):
-        column = getattr(trace, name)
-        setattr(trace, name, array("q", (column[i] for i in order)))
-    return trace
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """One user of a synthetic mix. ``cv`` is the spread of the gaps: 1 is Poisson; ``even`` has none."""
-
-    user: str
-    rate: float  # requests/s, while on
-    input_tokens: float
-    output_tokens: float
-    even: bool = False
-    on_s: float = math.inf
-    off_s: float = 0.0
-    cv: float = 1.0
-    spread_lengths: bool = False  # exponential around the mean instead of fixed
-
-
-FORM: Final = "USER:RATE/s:INPUT:OUTPUT with :even and :on=S:off=S where wanted, as light:0.5/s:256:256:even"
-
-
-def parse_mix(text: str) -> list[Source]:
-    """``light:0.5/s:256:256,heavy:3/s:256:256:even:on=60:off=60``."""
-    sources = []
-    for part in text.split(","):
-        try:
-            sources.append(_source(part.strip()))
-        except (ValueError, IndexError):
-            raise TraceError(f"--synthetic: {part!r} is not allowed: {FORM}") from None
-    names = [source.user for source in sources]
-    for name in names:
-        if names.count(name) > 1:
-            raise TraceError(f"--synthetic: user {name!r} is there twice: every user once is allowed")
-    return sources
-
-
-def _source(text: str) -> Source:
-    user, rate, size, output, *options = text.split(":")
-    source = Source(_name(user), float(rate.removesuffix("/s")), _tokens(size), _tokens(output), even="even" in options)
-    times = dict(option.split("=") for option in options if option != "even")
-    on_s, off_s = float(times.pop("on", "inf")), float(times.pop("off", 0))
-    if times or not 0 < source.rate <= 1e6 or not on_s > 0 or not 0 <= off_s <= 1e9:
-        raise ValueError
-    return Source(source.user, source.rate, source.input_tokens, source.output_tokens, source.even, on_s, off_s)
-
-
-def synthetic(sources: list[Source], duration_s: float, *, seed: int = 1, name: str = "synthetic") -> Trace:
-    """The mix over ``duration_s``: each user's arrivals from its own stream of the seed."""
-    trace = Trace(name, "synthetic", users=[source.user for source in sources], models=["any"])
-    for index, source in enumerate(sources):
-        draw = random.Random(f"mix {seed} {index}")
-        for at in _arrivals(source, duration_s, draw):
-            trace.arrival_ns.append(round(at * 1e9))
-            trace.user.append(index)
-            trace.model.append(0)
-            trace.max_tokens.append(0)
-            for column, mean in (
-                (trace.input_tokens, source.input_tokens),
-                (trace.output_tokens, source.output_tokens),
-            ):
-                length = draw.expovariate(1 / mean) if source.spread_lengths and mean else mean
-                column.append(max(1, round(length)) if mean else 0)
-    if not trace:
-        raise TraceError(f"{name}: no request in {duration_s:g} s: give a larger rate or --duration")
-    return _in_order(trace, 1.0)
-
-
-def _arrivals(source: Source, duration_s: float, draw: random.Random) -> Iterator[float]:
-    """Seconds. The clock of a user that is off stands still, so that its rate holds while it is on."""
-    gap = 1 / source.rate
-    shape = 1 / source.cv**2
-    on_time = draw.random() * gap if source.even else 0.0
-    while True:
-        if not source.even:
-            on_time += draw.gammavariate(shape, gap / shape)
-        at = on_time if source.on_s == math.inf else on_time + on_time // source.on_s * source.off_s
-        if at >= duration_s:
-            return
-        yield at
-        if source.even:
-            on_time += gap
-
-
-def _servegen(path: Path, rows: Rows, seed: int, duration_s: float, scale: float) -> Trace:
-    """A mix from client rates, burstiness and mean lengths. Clients without lengths get the mean of the others."""
-    found: list[tuple[str, float, float, float | None, float | None]] = []
-    for line, row in rows:
-
-        def number(name: str, line: int = line, row: dict[str, Any] = row, blank: bool = False) -> float | None:
-            text = row.get(name)
-            try:
-                if blank and text == "":
-                    return None
-                value = float(text or "")
-                if 0 < value < 1e7:
-                    return value
-            except ValueError:
-                value = math.nan
-            raise TraceError(f"{path}: line {line}: column {name}: {text!r} is not allowed: a number > 0 and < 1e7")
-
-        rate, cv = number("mean_rps"), number("rate_weighted_cv")
-        means = number("mean_input_tokens", blank=True), number("mean_output_tokens", blank=True)
-        found.append((f"client {row.get('client')}", (rate or 0) * scale, cv or 1, *means))
-    known = [(entry[1], entry[3], entry[4]) for entry in found if entry[3] is not None and entry[4] is not None]
-    if not known:
-        raise TraceError(f"{path}: column mean_input_tokens: all blank: one client with lengths is needed")
-    total = sum(rate for rate, _, _ in known)
-    mean_in = sum(rate * size for rate, size, _ in known) / total
-    mean_out = sum(rate * output for rate, _, output in known) / total
-    sources = [
-        Source(name, rate, size or mean_in, output or mean_out, cv=cv, spread_lengths=True)
-        for name, rate, cv, size, output in found
-    ]
-    trace = synthetic(sources, duration_s, seed=seed, name=str(path))
-    trace.reader = "servegen clients"
-    trace.notes.append(
-        f"arrivals and lengths are drawn from the client rates with seed {seed} for {duration_s:g} s; "
-        f"{len(found) - len(known)} clients without lengths have the mean of the others ({mean_in:.0f}, {mean_out:.0f})"
-    )
-    return trace

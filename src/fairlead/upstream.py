@@ -19,9 +19,8 @@ import asyncio
 import errno
 import re
 import ssl
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, cast
 from urllib.parse import urlsplit
 
 from fairlead.upstream_connection import Connection
@@ -32,14 +31,8 @@ __all__ = ["Endpoint", "Exchange", "Link", "Lost", "Pool", "request_head"]
 IDLE_NS: Final = 4_000_000_000
 IDLE_MAX: Final = 4
 
-TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 TARGET: Final = re.compile(r"/[!-~]*")
-# Written here and nowhere else: a second one would be a second opinion on where the request ends or who asks.
-OWN_HEADERS: Final = frozenset(
-    ("host", "connection", "content-length", "transfer-encoding", "authorization", "upgrade", "expect", "te", "trailer")
-)
-# The answers to these are framed by other rules than the parser is told of.
-OTHER_FRAMING: Final = frozenset(("HEAD", "CONNECT"))
+VISIBLE: Final = re.compile(r"[!-~]+")
 # Out of something ourselves: says nothing about the node.
 OUR_OWN_ERRORS: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL))
 
@@ -61,9 +54,11 @@ class Endpoint:
         if self.port != {"http": 80, "https": 443}[self.scheme]:
             host = f"{host}:{self.port}"
         lines = [("Host", host), ("Connection", "keep-alive")]
+        if self.api_key is not None and not VISIBLE.fullmatch(self.api_key):
+            raise ValueError("the header Authorization would not be one line: the key is not visible ASCII")
         if self.api_key is not None:
             lines.append(("Authorization", f"Bearer {self.api_key}"))
-        object.__setattr__(self, "fixed_head", b"".join(header_line(name, value) for name, value in lines))
+        object.__setattr__(self, "fixed_head", "".join(f"{name}: {value}\r\n" for name, value in lines).encode("ascii"))
 
     @classmethod
     def from_url(cls, url: str, *, api_key: str | None = None, ssl_context: ssl.SSLContext | None = None) -> Endpoint:
@@ -80,32 +75,16 @@ class Endpoint:
         return cls("https", parts.hostname, parts.port or 443, base_path, context, api_key)
 
 
-def header_line(name: str, value: str) -> bytes:
-    """One header line; ValueError if it would not be exactly one. Bytes of a client come back as they were."""
-    if not TOKEN.fullmatch(name):
-        raise ValueError(f"not a header name: {name!r}")
-    if "\r" in value or "\n" in value or "\0" in value:
-        raise ValueError(f"CR, LF or NUL in the value of the header {name}")
-    return f"{name}: {value}\r\n".encode("utf-8", "surrogateescape")
-
-
-def request_head(
-    endpoint: Endpoint, method: str, path: str, headers: Iterable[tuple[str, str]], content_length: int | None
-) -> bytes:
-    """The head of a request, with Host, Connection, Content-Length (None: no body) and the node's own key."""
-    if not TOKEN.fullmatch(method) or method in OTHER_FRAMING:
-        raise ValueError(f"not a method for a node: {method!r}")
-    if not TARGET.fullmatch(path):
-        raise ValueError(f"not an absolute path of visible ASCII: {path!r}")
-    lines = [f"{method} {endpoint.base_path}{path} HTTP/1.1\r\n".encode("ascii"), endpoint.fixed_head]
-    for name, value in headers:
-        if name.lower() in OWN_HEADERS:
-            raise ValueError(f"the header {name} is written by request_head itself")
-        lines.append(header_line(name, value))
-    if content_length is not None:
-        lines.append(b"Content-Length: %d\r\n" % content_length)
-    lines.append(b"\r\n")
-    return b"".join(lines)
+def request_head(endpoint: Endpoint, method: str, target: str, lines: bytes, content_length: int | None) -> bytes:
+    """The head of a request. lines: whole header lines, none of those that are written here: Host, Connection, the
+    node's own key, Content-Length (None: no body). target: an absolute path of visible ASCII."""
+    if not target.startswith("/") or " " in target or not (target.isascii() and target.isprintable()):
+        raise ValueError(f"not an absolute path of visible ASCII: {target!r}")
+    if lines and (not lines.endswith(b"\r\n") or b"\r\n\r\n" in lines):
+        raise ValueError("these are not whole lines of one head")
+    first = f"{method} {endpoint.base_path}{target} HTTP/1.1\r\n".encode("ascii")
+    last = b"\r\n" if content_length is None else f"Content-Length: {content_length}\r\n\r\n".encode("ascii")
+    return b"".join((first, endpoint.fixed_head, lines, last))
 
 
 class Pool:
@@ -164,7 +143,7 @@ class Pool:
                 self.discarded += 1
             elif self.loop.time() - connection.idle_since < self._idle_s:
                 self.reuses += 1
-                connection.begin(exchange, head, body, reused=True)
+                connection.begin(exchange, head, body, True)
                 return
             connection.drop()
         self._dial(exchange, head, body, paused=False)
@@ -270,7 +249,7 @@ class Dial:
         else:
             if self._paused:
                 connection.pause()
-            connection.begin(exchange, self._head, self._body, reused=False)
+            connection.begin(exchange, self._head, self._body, False)
         self._head = self._body = b""
 
     async def _connect(self, connection: Connection) -> None:
@@ -280,7 +259,7 @@ class Dial:
         pool.dials += 1
         async with asyncio.timeout(pool._connect_s):
             await pool.loop.create_connection(
-                lambda: connection, endpoint.host, endpoint.port, ssl=endpoint.ssl_context
+                lambda: cast(asyncio.Protocol, connection), endpoint.host, endpoint.port, ssl=endpoint.ssl_context
             )
 
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import select
 import socket
-from typing import Final, Protocol, cast
+from typing import Any, Final, Protocol
 
 from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpResponseParser
 
@@ -56,41 +56,16 @@ class Violation(Exception):
     """The node broke a rule that llhttp does not watch."""
 
 
-class Connection(asyncio.Protocol):
-    """The protocol of one connection; ``begin`` starts an exchange on it, its end frees it for the next."""
+class Connection:
+    """The asyncio.Protocol of one connection; ``begin`` starts an exchange on it, its end frees it for the next.
 
-    __slots__ = (
-        "_body",
-        "_complete",
-        "_continues",
-        "_dead",
-        "_exchange",
-        "_head",
-        "_head_done",
-        "_header_bytes",
-        "_header_count",
-        "_headers",
-        "_keep_alive",
-        "_overhead",
-        "_owner",
-        "_parser",
-        "_paused",
-        "_poller",
-        "_reused",
-        "_sized",
-        "_start",
-        "_transport",
-        "_unsent",
-        "_writable",
-        "adopted",
-        "early",
-        "idle_since",
-    )
-    _transport: asyncio.Transport
-    _parser: HttpResponseParser
+    Compiled: see upstream_connection.pxd.
+    """
 
     def __init__(self, owner: Owner) -> None:
         self._owner = owner
+        self._transport: Any = None
+        self._parser: Any = None
         self.adopted = False
         self.early: Lost | None = None  # what went wrong before the connection was adopted
         self._exchange: Exchange | None = None
@@ -99,9 +74,9 @@ class Connection(asyncio.Protocol):
         self._writable = True
         self._poller = select.poll()
         self.idle_since = 0.0
-        self._reset(b"", b"", reused=False)
+        self._reset(b"", b"", False)
 
-    def _reset(self, head: bytes, body: bytes, *, reused: bool) -> None:
+    def _reset(self, head: bytes, body: bytes, reused: bool) -> None:
         self._head = head
         self._body = body
         self._unsent = len(body)
@@ -130,9 +105,9 @@ class Connection(asyncio.Protocol):
         self.adopted = True
         self._owner.opened()
 
-    def begin(self, exchange: Exchange, head: bytes, body: bytes, *, reused: bool) -> None:
+    def begin(self, exchange: Exchange, head: bytes, body: bytes, reused: bool) -> None:
         """Writes the request; the connection belongs to this exchange until its end."""
-        self._reset(head, body, reused=reused)
+        self._reset(head, body, reused)
         self._exchange = exchange
         exchange.link = self
         if not call_back(self._owner.loop, exchange.on_connected, reused):
@@ -171,14 +146,13 @@ class Connection(asyncio.Protocol):
         """Cuts the connection without a word to anyone."""
         if not self._dead:
             self._dead = True
-            transport: asyncio.Transport | None = getattr(self, "_transport", None)
-            if transport is not None:
-                transport.abort()
+            if self._transport is not None:
+                self._transport.abort()
 
     # The transport
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass of it
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
 
     def pause_writing(self) -> None:
         self._writable = False
@@ -242,7 +216,7 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> None:
         if self._exchange is not None and self._head_done and not self._sized and not self._complete:
-            self._end(surplus=False)
+            self._end(False)
         else:
             self._node_left("eof", "the node closed the connection")
 
@@ -251,7 +225,7 @@ class Connection(asyncio.Protocol):
             self._node_left("reset", str(error) if error else "connection lost")
         if self.adopted:
             self._owner.gone()
-            del self._parser  # it holds our methods: a cycle
+            self._parser = None  # it holds our methods: a cycle
 
     # The parser
 

@@ -37,7 +37,7 @@ class Link(Protocol):
     def abort(self) -> None: ...
 
 
-class Exchange:
+class Exchange(Protocol):
     """Base class of one request to one node: override the callbacks, call ``pause``, ``resume`` and ``abort``.
 
     ``__slots__`` is empty so that it mixes with another slotted base; a subclass that declares slots adds ``link``.

@@ -4,10 +4,14 @@ Promise: bytes come out as they went in, but for what was only sent because the 
 of a stream with nothing but ``usage``, and members ``"usage":null``. Wherever the bytes are cut, the output and the
 counts are the same. Memory is bounded by EVENT_MAX for a stream and by twice TAIL_MAX for a plain answer.
 
-Theory. A stream is cut at blank lines. An event without ``"usage"`` is only searched for content, which makes it one
-token; an event with it is parsed. A plain answer is never held back: engines write ``usage`` at its end, so its tail
-is enough. Changes to JSON are cuts and insertions in the bytes as they came, and each is believed only if parsing the
-result gives exactly what was meant; else nothing is changed.
+What an engine sends without being asked can't be told from what asking brought, so each is left unasked until one of
+its streams has shown it (``Habit``). Who tells of its own accord is never asked (llama.cpp: ``timings``), and nulls
+that come anyway (SGLang) stay.
+
+Theory. A stream is cut at blank lines. An event is searched for content, and parsed only if it may tell of usage. A
+plain answer is never held back: engines write ``usage`` at its end, so its tail is enough. Changes to JSON are cuts
+and insertions in the bytes as they came, and each is believed only if parsing the result gives exactly what was
+meant; else nothing is changed.
 """
 
 from __future__ import annotations
@@ -22,11 +26,15 @@ import orjson
 EVENT_MAX: Final = 1 << 20  # bytes; a longer event passes unread
 TAIL_MAX: Final = 1 << 16  # bytes of a plain answer that are looked at
 TOKENS_MAX: Final = 2**31 - 1  # what a node reports beyond that is not believed
+HABITS_MAX: Final = 1024  # paths and models of one node
+PER_EVENT_MAX: Final = 32  # tokens that one event is believed to bring
 _CANDIDATES_MAX: Final = 8  # places in a body or an event that are tried for a change
+_EVENTS_KEPT: Final = 1 << 16  # events by which tokens per event are known; beyond, older ones count half
 
 _BLANK_LINE: Final = re.compile(rb"\n\r?\n|\r\r")
 _DATA: Final = re.compile(rb"(?:^|(?<=[\r\n]))data: ?([^\r\n]*)")
 _USAGE: Final = b'"usage"'
+_TOLD: Final = re.compile(rb'"(?:usage|timings)"')
 _NULL_USAGE: Final = re.compile(rb'(,\s*)?"usage"\s*:\s*null(\s*,\s*)?')
 _USAGE_OBJECT: Final = re.compile(rb'"usage"\s*:\s*(?=\{)')
 _OPTIONS: Final = re.compile(rb'"stream_options"\s*:\s*(null|\{[^{}]*\})')
@@ -65,6 +73,14 @@ class Usage:
             output = _count(reported.get("output_tokens"))
         if output is not None:
             self.output = output
+
+    def read_timings(self, reported: object) -> None:
+        """The same from llama.cpp's ``timings``, which end its streams whether usage was asked for or not."""
+        if isinstance(reported, dict):
+            fresh, cached = _count(reported.get("prompt_n")), _count(reported.get("cache_n")) or 0
+            if fresh is not None:
+                self.input, self.cached = fresh + cached, cached
+            self.output = _count(reported.get("predicted_n"))
 
 
 def _count(value: object) -> int | None:
@@ -132,17 +148,20 @@ def _parsed(document: bytes) -> Any:
 
 
 class Events:
-    """The reader of an event stream. strip: take out what the router alone has asked for.
+    """The reader of an event stream. strip: take out what the router alone has asked for, but leave nulls if
+    keep_nulls.
 
     Without strip everything is given on at once; with it, an event when it is whole.
     """
 
-    __slots__ = ("_held", "_skipping", "_strip", "tokens", "usage")
+    __slots__ = ("_held", "_keep_nulls", "_skipping", "_strip", "events", "nulls", "usage")
 
-    def __init__(self, strip: bool) -> None:
+    def __init__(self, strip: bool, keep_nulls: bool = False) -> None:
         self.usage = Usage()
-        self.tokens = 0  # events that brought content: one each
+        self.events = 0  # that brought content
+        self.nulls = False  # a member "usage":null was there
         self._strip = strip
+        self._keep_nulls = keep_nulls
         self._held = bytearray()  # the event that is not whole yet
         self._skipping = False  # it is too long; _held has its last two bytes, which were given on
 
@@ -182,8 +201,8 @@ class Events:
         if len(event) > EVENT_MAX:
             return event
         if _CONTENT.search(event):
-            self.tokens += 1
-        if _USAGE not in event:
+            self.events += 1
+        if _TOLD.search(event) is None:
             return event
         data = b"\n".join(_DATA.findall(event))
         document = _parsed(data)
@@ -192,11 +211,13 @@ class Events:
         for holder in (document, document.get("message"), document.get("response")):
             if isinstance(holder, dict):
                 self.usage.read(holder.get("usage"))
-        if not self._strip or "usage" not in document:
+        if "usage" not in document:
+            self.usage.read_timings(document.get("timings"))
             return event
         if document["usage"] is None:
-            return _without_null(event, data, document)
-        return b"" if document.get("choices") == [] else event
+            self.nulls = True
+            return _without_null(event, data, document) if self._strip and not self._keep_nulls else event
+        return b"" if self._strip and document.get("choices") == [] else event
 
 
 def _without_null(event: bytes, data: bytes, document: dict[str, Any]) -> bytes:
@@ -214,10 +235,9 @@ def _without_null(event: bytes, data: bytes, document: dict[str, Any]) -> bytes:
 class Tail:
     """The reader of a plain answer, which is given on as it is."""
 
-    __slots__ = ("_kept", "_whole", "tokens")
+    __slots__ = ("_kept", "_whole")
 
     def __init__(self) -> None:
-        self.tokens = 0  # a plain answer has none that could be counted
         self._kept = bytearray()
         self._whole = True
 
@@ -254,3 +274,60 @@ class Tail:
                 return usage
             usage.read(found)
         return usage
+
+
+# The engine ----------------------------------------------------------------------------------------
+
+
+class Habit:
+    """What one engine's answers on one path with one model are like, learned from streams that came to their end.
+
+    asks: it tells the usage of a stream only if it is asked; False until that was seen. nulls: it sends
+    ``"usage":null`` without being asked. per_choice: of several choices it reports the usage of one.
+    """
+
+    __slots__ = ("_events", "_may_ask", "_tokens", "asks", "nulls", "per_choice")
+
+    def __init__(self, may_ask: bool = True, per_choice: bool = False) -> None:
+        self.asks = self.nulls = False
+        self.per_choice = per_choice
+        self._may_ask = may_ask
+        self._events = self._tokens = 0
+
+    def learn(self, stream: Events, output: int | None, unasked: bool) -> None:
+        """A stream is over. output: its tokens as the engine told them; unasked: it was not asked and could be."""
+        if not stream.events:
+            return
+        if unasked:
+            self.asks, self.nulls = self._may_ask and output is None, stream.nulls
+        if output is None:
+            return
+        # By events and not by streams, and up to a limit, so that few odd answers do not make others pay.
+        self._events += stream.events
+        self._tokens += min(max(output, stream.events), PER_EVENT_MAX * stream.events)
+        if self._events > _EVENTS_KEPT:
+            self._events, self._tokens = self._events // 2, self._tokens // 2
+
+    def tokens_in(self, events: int) -> int:
+        """What so many events of an answer that was left early will have been in tokens: each brings one, or several
+        (vLLM's --stream-interval, drafts that were accepted)."""
+        return -(-events * self._tokens // self._events) if self._events else events
+
+
+class Habits:
+    """Those of one node's engine. may_ask: it may be asked for the usage of streams; per_choice: see Habit."""
+
+    __slots__ = ("_kept", "_may_ask", "_per_choice")
+
+    def __init__(self, may_ask: bool = True, per_choice: bool = False) -> None:
+        self._may_ask, self._per_choice = may_ask, per_choice
+        self._kept: dict[tuple[str, str], Habit] = {}
+
+    def of(self, path: str, model: str) -> Habit:
+        """The same object each time, unless more than HABITS_MAX others came between."""
+        habit = self._kept.get((path, model))
+        if habit is None:
+            if len(self._kept) == HABITS_MAX:
+                del self._kept[next(iter(self._kept))]
+            habit = self._kept[path, model] = Habit(self._may_ask, self._per_choice)
+        return habit

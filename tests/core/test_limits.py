@@ -216,6 +216,8 @@ def test_bad_arguments_of_the_other_entries_are_named(only_core):
         (lambda: lab.s.set_node_load(0, lab.nodes[0], float("nan"), 0), "NaN"),
         (lambda: lab.s.set_node_load(0, lab.nodes[0], 0.5, -1), "others is -1"),
         (lambda: lab.s.move(0, handle, 7), "group is 7"),
+        (lambda: lab.s.position_if(7, 1, 1, 9), "group is 7"),
+        (lambda: lab.s.position_if(0, 1, 0, 9), "weight is 0"),
     ):
         with pytest.raises(ValueError, match=named):
             call()
@@ -317,6 +319,28 @@ def test_debts_beyond_all_measure_stay_within_bounds(only_core):
     lab.submit("B1", weight=core.WEIGHT_MAX)
     lab.submit("A0")
     assert lab.drain() == ["B1", "A0"]
+
+
+def test_who_is_passed_by_many_zeros_falls_no_lower_than_the_bound(only_core):
+    """A's only request runs while B's cost the most there is: after each, virtual time is set back to 0, and A's start
+    with it, further from 0 each time: 2**61 / (COST_MAX x VIRTUAL_UNIT) = 1489.8 times until it is at the bound."""
+    lab = Lab(only_core(waiting_max=2, running_max=2, flows_max=5, rebase_at=1), slots=(2,))
+    lab.submit("A1", cost=0)
+    assert lab.drain() == ["A1"]
+    # B's first charge is still ahead of virtual time: A falls with the second, and is below the bound with the 1491st.
+    starts = {}
+    for number in range(1, 1500):
+        lab.submit("B", cost=core.COST_MAX)
+        assert lab.drain() == ["B"]
+        lab.finish("B", core.COST_MAX)
+        starts[number] = lab.s.user(0, ord("A"))["virtual_start"]
+    step = core.COST_MAX * core.VIRTUAL_UNIT
+    assert [starts[number] for number in (1, 2, 1490)] == [0, -step, -1489 * step]
+    assert starts[1491] == starts[1499] == -(1 << 61)
+    lab.many("A2 B2")
+    lab.finish("A1", 0)
+    assert lab.drain() == ["A2", "B2"]
+    assert lab.start("A") == 1 - core.COST_MAX  # it came back at the present, and then B's turn has moved the zero
 
 
 def test_positions_do_not_overflow(only_core):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from fractions import Fraction
 
+import pytest
+
 from core.lab import Lab
 from fairlead.core import scheduler as core
 
@@ -69,6 +71,36 @@ def test_cancelling_what_was_pushed_out_says_nothing_twice(make):
     counters = lab.s.counters()
     assert (counters["pushed_out"], counters["cancelled"], counters["waiting"]) == (1, 0, 2)
     lab.s.check()
+
+
+def three_give_way(make, **limits):
+    """A5, A4 and A3 have given way to B1, which needs half of the bytes."""
+    lab = room(make, **{"waiting_max": 100, "waiting_bytes_max": 100} | limits)
+    lab.many("A1 A2 A3 A4 A5", size=20)
+    assert lab.submit("B1", size=50) > 0
+    assert lab.s.counters()["pushed_out"] == 3
+    return lab
+
+
+def test_what_gave_way_is_reported_before_anything_starts_as_much_at_a_time_as_fits(make):
+    lab = three_give_way(make, decisions_max=2)
+    lab.s.set_node_state(0, lab.nodes[0], core.UP)
+    assert out(lab) == ["A5", "A4"]
+    decisions = lab.s.drain(0)
+    assert [(kind, lab.names[handle]) for kind, handle, _ in decisions] == [
+        (core.PUSHED_OUT, "A3"),
+        (core.DISPATCHED, "A1"),
+    ]
+
+
+@pytest.mark.parametrize(("cancelled", "told"), [("A5", "A4 A3"), ("A4", "A5 A3"), ("A3", "A5 A4")])
+def test_of_those_that_gave_way_one_is_cancelled_and_the_others_are_reported_in_order(make, cancelled, told):
+    lab = three_give_way(make)
+    assert lab.s.cancel(0, lab.handles[cancelled])
+    lab.s.check()
+    assert out(lab) == told.split()
+    counters = lab.s.counters()
+    assert (counters["pushed_out"], counters["cancelled"], counters["waiting"]) == (3, 0, 3)
 
 
 def test_who_must_not_wait_at_all_is_refused_as_before(make):

@@ -1,5 +1,6 @@
 """What random operations meet seldom, each made to happen: collisions, full tables, limits, orders under FIFO."""
 
+import itertools
 import random
 
 import pytest
@@ -53,6 +54,42 @@ def test_a_request_that_is_cancelled_leaves_its_users_turn(make, order, expected
     for name in ("A1", "B1"):
         assert lab.s.cancel(0, lab.handles[name])
     assert lab.serve() == expected
+
+
+def test_under_fifo_what_comes_back_is_the_oldest_again(make):
+    lab = Lab(make(order=core.FIFO))
+    lab.many("A1 B1 A2")
+    assert lab.drain() == ["A1"]
+    lab.running.clear()
+    assert lab.s.requeue(0, lab.handles["A1"])
+    assert lab.serve() == "A1 B1 A2"
+
+
+def test_under_fifo_what_comes_back_is_older_than_what_was_left_when_another_one_had_come_back_and_gone(make):
+    lab = Lab(make(order=core.FIFO), slots=(2,))
+    lab.many("A1 A2 B1 A3")
+    assert lab.drain() == ["A1", "A2"]
+    lab.running.clear()
+    assert lab.s.requeue(0, lab.handles["A1"])
+    assert lab.s.cancel(0, lab.handles["A1"])
+    assert lab.s.requeue(0, lab.handles["A2"])
+    assert lab.serve() == "A2 B1 A3"
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_a_users_limit_reaches_all_its_pools_in_whatever_order_it_came_to_them(make, order):
+    lab = Lab(make(), slots=(9,), pools=3)
+    for pool in order:
+        lab.submit(f"A{pool}", pool=pool, cap=1)
+    # The pool that had work first, then those that have had no turn, in their own order, each when the last has ended.
+    expected = [order[0], *sorted(order[1:])]
+    for pool in expected:
+        assert lab.drain() == [f"A{pool}"]
+        assert [bool(lab.s.user(each, ord("A"))) for each in range(3)] == [
+            each in expected[expected.index(pool) :] for each in range(3)
+        ]
+        lab.finish(f"A{pool}")
+    assert lab.s.counters()["users"] == 0
 
 
 def test_the_first_of_a_user_at_its_limit_may_be_cancelled(make):
@@ -129,6 +166,32 @@ def test_a_user_that_is_moved_takes_its_debt_along(make):
     lab.node(1, [1])
     lab.now += 1
     assert lab.drain() == ["B1"]  # A has had its share
+
+
+def test_without_a_bound_on_the_wait_for_a_node_the_own_deadline_counts(make):
+    lab = Lab(make(no_node_wait_ns=core.NEVER), up=False)
+    lab.now = 5  # from here on the end of that wait is no number any more
+    lab.s.set_node_state(lab.now, lab.nodes[0], core.UP)
+    lab.s.set_node_state(lab.now, lab.nodes[0], core.DOWN)
+    lab.submit("A1")
+    assert lab.s.next_deadline_ns() == core.NEVER
+    lab.submit("A2", deadline=100)
+    assert lab.s.next_deadline_ns() == 100
+    lab.now = 99
+    assert lab.drain() == []
+    lab.now = 100
+    assert lab.drain() == ["!A2"]
+
+
+def test_a_number_that_never_was_a_node_is_not_one(make):
+    lab = Lab(make(nodes_max=2), slots=(1,))
+    (node,) = lab.nodes
+    # Another place in the table (the second, one beyond it, one far away), another generation, none at all.
+    for strange in (node + 1, node + 2, node + 2**20, node + 2**32, -1, -node, 0):
+        assert lab.s.node(strange) == {}
+        assert not lab.s.set_node_state(0, strange, core.DOWN)
+        assert not lab.s.remove_node(0, strange)
+    assert lab.s.node(node)["state"] == core.UP
 
 
 def test_a_node_that_is_gone_takes_no_orders(make):

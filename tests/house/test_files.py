@@ -30,7 +30,7 @@ def cython_functions(text: str) -> list[tuple[str, int]]:
     lines = text.splitlines()
     found = []
     for number, line in enumerate(lines):
-        match = re.match(r"( *)(?:def|cdef|cpdef)\b[^=]*?(\w+)\(", line)
+        match = re.match(r"( *)(?:def|cdef|cpdef)\b(?! class)[^=]*?(\w+)\(", line)
         if not match or (line.rstrip().endswith("nogil") and not line.rstrip().endswith(":")):
             continue
         end = number + 1

@@ -32,6 +32,7 @@ FLOORS = (
         "engines",
     ),
     (
+        "places",
         "driver",
         "metrics",
         "upstream_exchange",
@@ -45,6 +46,8 @@ FLOORS = (
     ("pools", "probes", "nodes", "listener", "discover", "frontend", "admin"),
     ("app",),
     (
+        "workload",
+        "mixes",
         "traces",
         "simulate_gap",
         "simulate",

@@ -17,6 +17,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import aiohttp
 import orjson
@@ -25,6 +26,8 @@ from raw_server import Peer, RawServer
 
 from fairlead.app import Router
 from fairlead.config import load
+from fairlead.driver import Driver, Ticket
+from fairlead.gateway import Gateway
 from fairlead.listener import Listener
 from fairlead.mocknode import MockNode, MockSettings, serving
 
@@ -45,6 +48,14 @@ class Answer:
     @property
     def code(self) -> str:
         return str(self.json()["error"]["code"])
+
+
+class WatchedDriver(Driver):
+    """A driver whose methods a test can replace: those of the compiled class can't be."""
+
+
+class WatchedGateway(Gateway):
+    """The same of the gateway."""
 
 
 class Rig:
@@ -101,6 +112,20 @@ class Rig:
         return loop.time() - begun
 
 
+def charges(rig: Rig) -> list[int]:
+    """The costs with which requests will have ended, in that order."""
+    found: list[int] = []
+    driver = rig.router.driver
+    finish = driver.finish
+
+    def spy(ticket: Ticket, outcome: int, cost: int) -> bool:
+        found.append(cost)
+        return finish(ticket, outcome, cost)
+
+    driver.finish = spy  # type: ignore[method-assign]
+    return found
+
+
 def chat_body(prompt: str = "hello", **fields: Any) -> bytes:
     return orjson.dumps({"model": MODEL, "messages": [{"role": "user", "content": prompt}]} | fields)
 
@@ -121,18 +146,24 @@ def configured(nodes: list[dict[str, Any]], **sections: Any) -> Any:
 
 @asynccontextmanager
 async def routed(
-    mocks: list[MockSettings] | None = None, *, raw: list[dict[str, Any]] | None = None, **sections: Any
+    mocks: list[MockSettings] | None = None,
+    *,
+    entry: dict[str, Any] | None = None,
+    raw: list[dict[str, Any]] | None = None,
+    **sections: Any,
 ) -> AsyncIterator[Rig]:
-    """mocks are served; raw are nodes of the configuration that the test serves itself."""
+    """mocks are served, and configured as entry says; raw are nodes of the configuration that the test serves."""
     async with AsyncExitStack() as stack:
         nodes: list[dict[str, Any]] = []
         served: list[MockNode] = []
         for settings in mocks or []:
             mock = MockNode(settings)
             port = await stack.enter_async_context(serving(mock))
-            nodes.append({"name": settings.name, "url": f"http://127.0.0.1:{port}", "slots": settings.slots})
+            url = f"http://127.0.0.1:{port}"
+            nodes.append({"name": settings.name, "url": url, "slots": settings.slots} | (entry or {}))
             served.append(mock)
-        router = Router(configured(nodes + (raw or []), **sections), seed=1)
+        with patch("fairlead.app.Driver", WatchedDriver), patch("fairlead.app.Gateway", WatchedGateway):
+            router = Router(configured(nodes + (raw or []), **sections), seed=1)
         await router.start()
         try:
             session = await stack.enter_async_context(aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)))
@@ -285,3 +316,19 @@ async def silence(peer: Peer, request: bytes) -> None:
     while peer.ended is None:
         with contextlib.suppress(TimeoutError):
             await peer.gone()
+
+
+class Gate:
+    """A node that answers nothing until it is opened, and everything from then on."""
+
+    def __init__(self) -> None:
+        self.open = asyncio.Event()
+
+    async def __call__(self, peer: Peer, request: bytes) -> None:
+        await self.open.wait()
+        await peer.send(raw_answer(b'{"object":"chat.completion","choices":[]}'))
+
+
+def prompts(requests: list[bytes]) -> list[str]:
+    """Of chat requests that a RawNode got."""
+    return [orjson.loads(request.partition(b"\r\n\r\n")[2])["messages"][0]["content"] for request in requests]

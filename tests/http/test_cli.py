@@ -199,8 +199,10 @@ def test_check_prints_a_file_that_loads_to_the_same_but_for_secrets(run: Any, tm
         "listen: '[::1]:9000'\nadmin: none\ntrusted_proxies: [10.0.0.0/8]\n"
         "nodes:\n  - http://10.0.0.1:8000\n"
         "  - {name: b, url: 'https://b', slots: 3, engine: vllm, api_key: hush, paths: [/x]}\n"
-        "queue: {policy: fifo, max_bytes: 3MiB, timeout: 90s, no_node_wait: 0s}\nidentity: [{body: user}]\n"
-        "users: {default: {weight: 2}, zoë: {max_in_flight: 4}}\nlimits: {body: 70000}\n"
+        "queue: {policy: fifo, max_bytes: 3MiB, timeout: 90s, no_node_wait: 0s, tiers: {low: 2}, promote_after: 90s,\n"
+        "  tier_policy: strict, within_user: deadline, max_in_flight_per_pool: 3}\nidentity: [{body: user}]\n"
+        "users: {default: {weight: 2, team: 'a b'}, zoë: {max_in_flight: 4, priority: low, team: none}}\n"
+        "teams: {'a b': {weight: 2, max_in_flight: 7}, 'ü': }\nlimits: {body: 70000}\n"
         "health: {period: 1500ms}\ntimeouts: {idle: 2h}\nlog: {level: debug}\n"
     )
     code, out, err = run("check", str(path))

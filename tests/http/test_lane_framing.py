@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
-from framing_rows import CHAT as BODY
 from framing_rows import BODIES, HEADS, TAKEN, Refused, Taken
+from framing_rows import CHAT as BODY
 from rig import CHAT, Answer, Client, RawNode, Rig, answering, raw_answer, routed
 
 Run = Callable[[Any], Any]

@@ -7,6 +7,7 @@ be let go of by the engine.
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import time
 import urllib.request
@@ -15,7 +16,7 @@ from typing import Any
 
 import openai
 import pytest
-from rig import Rig, routed
+from rig import Rig, charges, routed
 
 from engines.llama import IS_THERE, WHY_NOT, launch, llama
 
@@ -90,6 +91,57 @@ def test_greedy_text_is_the_text_asked_directly(no_leaks: Run) -> None:
                 text, chunks = await stream(client)
                 assert text == wanted
                 assert chunks > 10  # token by token, not at the end
+
+    no_leaks(main)
+
+
+def shape(body: bytes) -> list[Any]:
+    """The events of a stream without what differs from one to the next: identity, times, what was cached."""
+    events = []
+    for line in body.decode().split("\n\n"):
+        text = line.removeprefix("data: ")
+        if text.startswith("{"):
+            event = json.loads(text) | {"id": "", "created": 0}
+            events.append(event | {name: sorted(event[name]) for name in ("timings", "usage") if name in event})
+        else:
+            events.append(text)
+    return events
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+def test_under_token_wfq_a_stream_keeps_its_timings_and_is_charged_by_them(no_leaks: Run, path: str) -> None:
+    """Asked for usage, llama.cpp would put ``timings`` into a chunk of its own, which a client does not expect."""
+
+    async def main() -> None:
+        with llama() as (port, _):
+            async with routed(raw=[entry(port)], queue={"policy": "token_wfq"}) as rig:
+                said = {"messages": SAY} if path.endswith("chat/completions") else {"prompt": "Hi there"}
+                body = {"model": "tiny", **said, "max_tokens": 9, "temperature": 0, "stream": True}
+                for _ in range(3):
+                    ours, theirs = [
+                        await rig.request("POST", url + path, json=body)
+                        for url in (rig.url, f"http://127.0.0.1:{port}")
+                    ]
+                    assert shape(ours.body) == shape(theirs.body)
+                    assert b'"timings"' in ours.body
+                assert rig.router.gateway._meter.priced == {"usage": 3, "events": 0, "estimate": 0}
+
+    no_leaks(main)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_under_token_wfq_two_answers_cost_two(no_leaks: Run, stream: bool) -> None:
+    """llama.cpp reports the usage of one choice."""
+
+    async def main() -> None:
+        with llama() as (port, _):
+            async with routed(raw=[entry(port)], queue={"policy": "token_wfq"}) as rig:
+                body = {"model": "tiny", "messages": SAY, "max_tokens": 9, "ignore_eos": True, "stream": stream}
+                found = charges(rig)
+                for n in (1, 2):
+                    answer = await rig.request("POST", "/v1/chat/completions", json=body | {"n": n})
+                    assert answer.status == 200
+                assert found[1] - found[0] == 2000 * 9
 
     no_leaks(main)
 

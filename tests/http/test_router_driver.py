@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-import pytest
-
 from fairlead.clock import MILLISECOND_NS, now_ns
 from fairlead.core.scheduler import COMPLETED, EXPIRED, FAILED, NEVER, NO_NODE, UP, Scheduler
 from fairlead.driver import Driver, Ticket
@@ -21,7 +19,7 @@ class Request(Ticket):
     def __init__(self, driver: Driver, pool: int, name: str = "", *, user: int = 1, deadline_ns: int = NEVER) -> None:
         self.driver = driver
         self.handle = 0
-        self.pool = pool
+        self.pool = self.place = pool
         self.user = user
         self.weight = self.cost = self.width = 1
         self.size_bytes = self.running_max = self.waiting_max = 0
@@ -52,10 +50,10 @@ class Request(Ticket):
 
 
 class World:
-    def __init__(self, slots: int = 1, waiting_max: int = 20_000, **limits: Any) -> None:
+    def __init__(self, slots: int = 1, waiting_max: int = 20_000, driver: type[Driver] = Driver, **limits: Any) -> None:
         self.loop = asyncio.get_running_loop()
         scheduler = Scheduler(waiting_max=waiting_max, running_max=100, **limits)
-        self.driver = Driver(self.loop, scheduler, now_ns, requests_max=waiting_max + 100, seed=1)
+        self.driver = driver(self.loop, scheduler, now_ns, requests_max=waiting_max + 100, seed=1)
         self.pool = self.driver.add_pool()
         self.node = self.driver.add_node(slots)
         self.driver.set_node_pools(self.node, [self.pool])
@@ -221,20 +219,19 @@ def test_a_request_that_is_put_back_takes_its_timer_along(no_leaks: Run) -> None
     no_leaks(main)
 
 
-def test_the_loop_sleeps_while_nothing_is_due(no_leaks: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_loop_sleeps_while_nothing_is_due(no_leaks: Run) -> None:
     """One timer for a thousand deadlines, moved only by what comes before it."""
 
     async def main() -> None:
         fired = 0
-        fire = Driver._fire
 
-        def counted(driver: Driver) -> None:
-            nonlocal fired
-            fired += 1
-            fire(driver)
+        class Counted(Driver):
+            def _fire(self) -> None:
+                nonlocal fired
+                fired += 1
+                super()._fire()
 
-        monkeypatch.setattr(Driver, "_fire", counted)
-        world = World()
+        world = World(driver=Counted)
         first = world.submit()
         begin = now_ns()
         for number in range(1000):
@@ -261,9 +258,9 @@ def test_a_moved_request_waits_elsewhere(no_leaks: Run) -> None:
         node = world.driver.add_node(1)
         world.driver.set_node_pools(node, [other])
         world.driver.set_node_state(node, UP)
-        assert world.driver.move(request, other)
+        assert world.driver.move(request, other, other)
         assert request.events == [("dispatch", node)]
-        assert not world.driver.move(request, world.pool), "it does not wait any more"
+        assert not world.driver.move(request, world.pool, world.pool), "it does not wait any more"
         for each in (first, request):
             world.driver.finish(each, COMPLETED, 1)
         world.done()

@@ -187,14 +187,19 @@ def test_who_waited_is_told_so(no_leaks: Run) -> None:
     no_leaks(main)
 
 
-def test_a_light_user_is_told_its_own_place_not_the_whole_queue(no_leaks: Run) -> None:
+@pytest.mark.parametrize(("policy", "place"), [("wfq", "2"), ("round_robin", "2"), ("fifo", "7")])
+def test_a_light_user_is_told_its_own_place_and_the_whole_queue_under_fifo(
+    no_leaks: Run, policy: str, place: str
+) -> None:
     async def main() -> None:
-        async with routed([SLOW], timeouts={"drain": "0s"}) as rig:
+        async with routed([STUCK], timeouts={"drain": "0s"}, queue={"policy": policy}) as rig:
             first = await busy(rig, user="heavy")
             heavy = [rig.later(user="heavy") for _ in range(6)]
             await rig.until(lambda: rig.waiting() == 6)
             light = await rig.chat(user="light", headers={"X-Queue-Timeout-Ms": "20"})
-            assert light.headers["X-Queue-Position"] == "2"
+            assert light.headers["X-Queue-Position"] == place
+            refused = await rig.chat(user="light", headers={"X-Queue-Timeout-Ms": "0"})
+            assert refused.headers["X-Queue-Position"] == place
             await leave(first, *heavy)
 
     no_leaks(main)
@@ -226,7 +231,7 @@ def test_what_waits_for_a_model_follows_it_into_another_pool(no_leaks: Run) -> N
             before, after = rig.router.registry.pool_of("demo"), driver.add_pool()
             (_, node), *_ = rig.router.registry.handles()
             driver.set_node_pools(node, [before, after])
-            rig.router.gateway.model_moved("demo", after)
+            rig.router.gateway.model_moved("demo", "", after)
             assert (driver.pool_numbers(before)["waiting"], driver.pool_numbers(after)["waiting"]) == (0, 1)
             assert (await rig.invariants())["ok"]
             assert (await first).status == (await waits).status == 200

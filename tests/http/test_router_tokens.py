@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import orjson
 import pytest
 from raw_server import Peer
-from rig import CHAT, MODEL, Client, RawNode, Rig, answering, chat_body, raw_answer, routed, silence
+from rig import CHAT, MODEL, Client, RawNode, Rig, answering, charges, chat_body, raw_answer, routed, silence
 
-from fairlead.driver import Ticket
 from fairlead.mocknode import MockSettings
 
 Run = Callable[[Any], Any]
@@ -22,22 +22,15 @@ SSE_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: c
 TOKEN = b'data: {"choices":[{"index":0,"delta":{"content":"x"}}]}\n\n'
 
 
-def charges(rig: Rig) -> list[int]:
-    """The costs with which requests will have ended, in that order."""
-    found: list[int] = []
-    driver = rig.router.driver
-    finish = driver.finish
-
-    def spy(ticket: Ticket, outcome: int, cost: int) -> bool:
-        found.append(cost)
-        return finish(ticket, outcome, cost)
-
-    driver.finish = spy  # type: ignore[method-assign]
-    return found
-
-
 def priced(rig: Rig) -> dict[str, int]:
     return rig.router.gateway._meter.priced
+
+
+async def taught(rig: Rig, path: str = CHAT) -> None:
+    """The router has seen a stream of the node that it did not ask about, so that it knows what asking brings."""
+    said = {"messages": [{"role": "user", "content": "x"}]} if path == CHAT else {"prompt": "x"}
+    body = orjson.dumps({"model": MODEL, **said, "stream": True, "max_tokens": 1})
+    assert (await rig.request("POST", path, data=body)).status == 200
 
 
 def tokens(fresh: int, output: int) -> int:
@@ -54,6 +47,7 @@ def timeless(body: bytes) -> bytes:
 def test_a_stream_is_the_node_s_own_but_charged_by_its_usage(no_leaks: Run, path: str, options: dict[str, Any]) -> None:
     async def main() -> None:
         async with routed([QUICK], queue=BY_TOKEN) as rig:
+            await taught(rig, path)
             found = charges(rig)
             said = {"messages": [{"role": "user", "content": "x" * 40}]} if path == CHAT else {"prompt": "x" * 40}
             body = orjson.dumps({"model": MODEL, **said, "stream": True, "n": 2, "max_tokens": 9, **options})
@@ -64,7 +58,65 @@ def test_a_stream_is_the_node_s_own_but_charged_by_its_usage(no_leaks: Run, path
             assert timeless(ours.body) == timeless(theirs.body)
             assert b"usage" not in ours.body
             assert found == [tokens(10, 18)]
-            assert priced(rig) == {"usage": 1, "events": 0, "estimate": 0}
+            assert priced(rig) == {"usage": 1, "events": 1, "estimate": 0}
+
+    no_leaks(main)
+
+
+@pytest.mark.parametrize("settings", [QUICK, replace(QUICK, nulls=True), replace(QUICK, per_event=5)])
+@pytest.mark.parametrize("options", [{}, {"stream_options": {"include_usage": True}}])
+def test_a_client_sees_what_the_engine_would_send_without_a_router(
+    no_leaks: Run, settings: MockSettings, options: dict[str, Any]
+) -> None:
+    """Also of an engine whose events have "usage":null anyway, as SGLang's do."""
+
+    async def main() -> None:
+        async with routed([settings], queue=BY_TOKEN) as rig:
+            body = chat_body("x" * 40, stream=True, **options)
+            direct = rig.router.registry.nodes()[0].config.url + CHAT
+            for _ in range(3):
+                ours, theirs = [
+                    await rig.request("POST", url, data=body, headers={"X-Request-Id": "same"})
+                    for url in (CHAT, direct)
+                ]
+                assert timeless(ours.body) == timeless(theirs.body)
+            assert priced(rig)["events"] == (0 if options else 1)
+
+    no_leaks(main)
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_node_that_must_not_be_asked_is_not(no_leaks: Run, wanted: bool) -> None:
+    async def script(peer: Peer, request: bytes) -> None:
+        await peer.send(SSE_HEAD + 3 * TOKEN)
+        peer.close()
+
+    async def main() -> None:
+        async with RawNode(script) as node, routed(raw=[node.entry | {"include_usage": wanted}], queue=BY_TOKEN) as rig:
+            for _ in range(2):
+                assert (await rig.chat(stream=True)).status == 200
+            assert [b"include_usage" in request for request in node.requests] == [False, wanted]
+            assert priced(rig) == {"usage": 0, "events": 2, "estimate": 0}
+
+    no_leaks(main)
+
+
+def test_an_estimate_is_no_more_than_the_models_of_all_nodes_hold(no_leaks: Run) -> None:
+    async def main() -> None:
+        small, large = replace(QUICK, kv_tokens=15), replace(QUICK, name="two", kv_tokens=20)
+        async with RawNode(silence) as node:
+            for mocks, raw, estimate in (
+                ([small], [], tokens(10, 5)),
+                ([small, large], [], tokens(10, 10)),
+                ([small], [node.entry], tokens(10, 16)),  # this one does not tell
+            ):
+                async with routed(mocks, raw=raw, queue=BY_TOKEN) as rig:
+                    client = await Client.post(rig, chat_body("x" * 40, stream=True, max_tokens=1000))
+                    await rig.until(lambda rig=rig: rig.running() == 1)
+                    (call,) = rig.router.gateway._calls()
+                    assert call.cost == estimate
+                    client.leave("close")
+                    await rig.until(lambda rig=rig: not rig.running())
 
     no_leaks(main)
 
@@ -101,22 +153,26 @@ def test_plain_answers_and_embeddings_are_charged_by_usage(no_leaks: Run) -> Non
 
 
 def test_a_node_without_usage_is_charged_by_events_or_by_the_estimate(no_leaks: Run) -> None:
+    asked: list[bool] = []
+
     async def script(peer: Peer, request: bytes) -> None:
         if b'"stream":true' not in request:
             await peer.send(raw_answer(b'{"choices":[]}'))
             return
-        assert b'{"stream_options":{"include_usage":true},"model"' in request
+        asked.append(b'{"stream_options":{"include_usage":true},"model"' in request)
         await peer.send(SSE_HEAD + 7 * TOKEN + b"data: [DONE]\n\n")
         peer.close()
 
     async def main() -> None:
         async with RawNode(script) as node, routed(raw=[node.entry], queue=BY_TOKEN) as rig:
             found = charges(rig)
-            answer = await rig.chat("x" * 40, stream=True)
-            assert answer.body == 7 * TOKEN + b"data: [DONE]\n\n"
+            for _ in range(2):
+                answer = await rig.chat("x" * 40, stream=True)
+                assert answer.body == 7 * TOKEN + b"data: [DONE]\n\n"
+            assert asked == [False, True]
             await rig.chat("x" * 40, max_tokens=3)
-            assert found == [tokens(10, 7), tokens(10, 3)]
-            assert priced(rig) == {"usage": 0, "events": 1, "estimate": 1}
+            assert found == [tokens(10, 7), tokens(10, 7), tokens(10, 3)]
+            assert priced(rig) == {"usage": 0, "events": 2, "estimate": 1}
 
     no_leaks(main)
 

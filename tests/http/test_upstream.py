@@ -251,7 +251,7 @@ def test_the_request_arrives_byte_for_byte(no_leaks: Runs) -> None:
             endpoint = Endpoint.from_url(server.url + "/base/", api_key="secret")
             pool = Pool(asyncio.get_running_loop(), endpoint, connect_ns=SECOND_NS)
             exchange = Recorder()
-            head = request_head(endpoint, "POST", "/v1/x", [("Accept", "*/*"), ("X-Name", "J\udcfcrgen")], 3)
+            head = request_head(endpoint, "POST", "/v1/x", b"Accept: */*\r\nX-Name: J\xfcrgen\r\n", 3)
             pool.send(head, b"abc", exchange)
             await exchange.over()
             await all_closed(pool)
@@ -265,35 +265,30 @@ def test_the_request_arrives_byte_for_byte(no_leaks: Runs) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "header"),
+    ("method", "path", "lines"),
     [
-        ("POST", "/", ("X", "a\r\nEvil: 1")),
-        ("POST", "/", ("X", "a\nb")),
-        ("POST", "/", ("X", "a\0b")),
-        ("POST", "/", ("X: y", "a")),
-        ("POST", "/", ("", "a")),
-        ("POST", "/", ("Content-Length", "5")),
-        ("POST", "/", ("transfer-encoding", "chunked")),
-        ("POST", "/", ("Host", "other")),
-        ("POST", "/", ("Authorization", "Bearer of-the-client")),
-        ("POST", "/a b", ("X", "a")),
-        ("POST", "/a\r\n", ("X", "a")),
-        ("POST", "http://other/", ("X", "a")),
-        ("HEAD", "/", ("X", "a")),
-        ("GET /x HTTP/1.1\r\n", "/", ("X", "a")),
+        ("POST", "/", b"X: a\r\n\r\n"),
+        ("POST", "/", b"X: a\r\n\r\nGET / HTTP/1.1\r\n"),
+        ("POST", "/", b"X: a"),
+        ("POST", "/a b", b""),
+        ("POST", "/a\r\n", b""),
+        ("POST", "/a\x7f", b""),
+        ("POST", "/\xfc", b""),
+        ("POST", "http://other/", b""),
+        ("POST", "", b""),
     ],
 )
-def test_a_head_that_would_not_be_one_request_is_refused(method: str, path: str, header: tuple[str, str]) -> None:
+def test_a_head_that_would_not_be_one_request_is_refused(method: str, path: str, lines: bytes) -> None:
     endpoint = Endpoint.from_url("http://node")
     with pytest.raises(ValueError, match=r"."):
-        request_head(endpoint, method, path, [header], 0)
+        request_head(endpoint, method, path, lines, 0)
 
 
 def test_host_header_and_secrets_of_an_endpoint() -> None:
     endpoint = Endpoint.from_url("http://[::1]:8000", api_key="secret")
-    assert b"Host: [::1]:8000\r\n" in request_head(endpoint, "GET", "/", [], None)
-    assert b"Content-Length" not in request_head(endpoint, "GET", "/", [], None)
-    assert b"Host: node\r\n" in request_head(Endpoint.from_url("https://node"), "GET", "/", [], None)
+    assert b"Host: [::1]:8000\r\n" in request_head(endpoint, "GET", "/", b"", None)
+    assert b"Content-Length" not in request_head(endpoint, "GET", "/", b"", None)
+    assert b"Host: node\r\n" in request_head(Endpoint.from_url("https://node"), "GET", "/", b"", None)
     assert "secret" not in repr(endpoint)
     with pytest.raises(ValueError, match="header Authorization"):
         Endpoint.from_url("http://node", api_key="a\nb")

@@ -112,7 +112,7 @@ def pool_of(
 
 def begin(pool: Pool, body: bytes = b"{}", exchange: Recorder | None = None) -> Recorder:
     exchange = exchange or Recorder()
-    pool.send(request_head(pool.endpoint, "POST", "/v1/completions", [], len(body)), body, exchange)
+    pool.send(request_head(pool.endpoint, "POST", "/v1/completions", b"", len(body)), body, exchange)
     return exchange
 
 

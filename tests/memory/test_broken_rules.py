@@ -20,6 +20,7 @@ from types import ModuleType
 import pytest
 
 from fairlead.core import scheduler as core
+from fairlead.core.heap import IndexedHeap
 from fairlead.core.memory import checks_are_on
 
 HERE = Path(__file__).parent
@@ -37,6 +38,9 @@ NOTICED = {
     "wrong_stamp": "a share is not where its position says",
     "wrong_start": "a share's key in its heap is not its virtual start",
     "page_too_many": "a heap holds more or fewer pages than its size needs",
+    "page_too_many_of_the_ready": "a heap holds more or fewer pages than its size needs",
+    "page_too_many_of_the_idle": "a heap holds more or fewer pages than its size needs",
+    "page_too_many_of_the_open": "a heap holds more or fewer pages than its size needs",
     "wrong_heap_position": "a heap's position map disagrees with its entries",
     "heap_out_of_order": "a heap entry is smaller than its parent",
     "wrong_level_count": "a level's counts are not the sums over its children",
@@ -58,6 +62,10 @@ NOTICED = {
     "wrong_leases": "a node's leases are not the running requests on it",
     "pool_down_with_a_node": "a pool is down with a usable node, or the other way round",
     "group_closed": "a group is closed",
+    "endless_list_of_places": "a limit's list of places is broken",
+    "limit_that_counts_twice": "a place of a limit is below another one of it",
+    "wrong_limit_count": "a limit's count is not the sum over its places",
+    "unlisted_place": "limits or their places are counted wrongly",
     "wrong_part_of_the_room": "a user's part of the waiting room is not what its place says",
     "wrong_weight_of_the_waiting": "the weights of the users with waiting requests do not add up",
     "stranger_in_the_crowd": "the waiting room's heaps hold others than the users that wait",
@@ -74,16 +82,17 @@ ABORTS = {
 
 def busy_scheduler() -> tuple[core.Scheduler, dict[str, int]]:
     """Pool 0: one node with one slot; user 1 runs and has two more, user 2 waits, user 3 is idle and in debt.
-    Pool 1: one node with room, nobody, and a group. It is crowded: one of user 1's has given way. The handles of the
-    requests by name."""
+    Pool 1: one node with room, nobody, and a group. Pool 0 and the group share a limit. It is crowded: one of user 1's
+    has given way. The handles of the requests by name."""
     limits = {"waiting_max": 3, "running_max": 8, "nodes_max": 4, "pools_max": 3, "groups_max": 1, "flows_max": 20}
-    scheduler = core.Scheduler(**limits, overflow=core.PUSH_OUT)
+    scheduler = core.Scheduler(**limits, limits_max=2, overflow=core.PUSH_OUT)
     nodes = [scheduler.add_node(0, slots) for slots in (1, 2)]
-    for node in nodes:
-        scheduler.set_node_pools(0, node, [scheduler.add_pool(0)])
+    limit = scheduler.add_limit(0, 5)
+    for node, its_limit in zip(nodes, (limit, 0), strict=True):
+        scheduler.set_node_pools(0, node, [scheduler.add_pool(0, 1, its_limit)])
         scheduler.set_node_state(0, node, core.UP)
     handles: dict[str, int] = {}
-    scheduler.add_group(0, 1)
+    scheduler.add_group(0, 1, 1, 0, limit)
 
     def submit(*names: str, user: int) -> None:
         for name in names:
@@ -136,6 +145,27 @@ def test_a_broken_rule_is_named(vandal: ModuleType, act: str) -> None:
     getattr(vandal, act)(scheduler)
     with pytest.raises(AssertionError, match=f"^{re.escape(NOTICED[act])}$"):
         scheduler.check()
+
+
+def test_a_broken_order_by_deadline_is_named(vandal: ModuleType) -> None:
+    scheduler = core.Scheduler(waiting_max=2, running_max=1, within_user=core.DEADLINE)
+    pool = scheduler.add_pool(0)
+    for deadline in (9, 7):
+        scheduler.submit(0, pool, 1, 1, 1, 1, 0, deadline, 0, 0)
+    scheduler.check()
+    vandal.earlier_deadline_behind(scheduler)
+    with pytest.raises(AssertionError, match=r"^a user's requests are not in order$"):
+        scheduler.check()
+
+
+def test_a_heap_of_its_own_names_its_broken_rule_too(vandal: ModuleType) -> None:
+    heap = IndexedHeap(3)
+    for item in range(3):
+        heap.push(item, item)
+    heap.check()
+    vandal.heap_on_its_head(heap)
+    with pytest.raises(AssertionError, match=r"^a heap entry is smaller than its parent$"):
+        heap.check()
 
 
 def test_every_rule_is_broken_here() -> None:

@@ -6,7 +6,7 @@ what is then to abort.
 
 from fairlead.core.dispatch cimport Core
 from fairlead.core.flows cimport flow_find, user_find
-from fairlead.core.heap cimport heap_at, heap_push, heap_top
+from fairlead.core.heap cimport IndexedHeap, heap_at, heap_push, heap_top, heap_update
 from fairlead.core.scheduler cimport Scheduler
 from fairlead.core.shares cimport NOWHERE, ROOT, Share, User
 from fairlead.core.slots cimport FREE, Request
@@ -17,6 +17,7 @@ cdef enum:
     CALM_POOL = 1    # it has room, and nobody waits for it
     CALM_LEVEL = 2
     GROUP_LEVEL = 4  # below pool 1
+    LIMIT = 1        # its places: pool 0, where one request runs, and the group
     BUSY_NODE = 0
     CALM_NODE = 1
 
@@ -86,6 +87,18 @@ def wrong_start(Scheduler it):
 
 def page_too_many(Scheduler it):
     it.core.deadlines.page_count += 1
+
+
+def page_too_many_of_the_ready(Scheduler it):
+    it.core.queue.levels[LEVEL].ready.page_count += 1
+
+
+def page_too_many_of_the_idle(Scheduler it):
+    it.core.queue.levels[LEVEL].idle.page_count += 1
+
+
+def page_too_many_of_the_open(Scheduler it):
+    it.core.nodes.open[CALM_POOL].page_count += 1
 
 
 def wrong_heap_position(Scheduler it):
@@ -175,6 +188,22 @@ def group_closed(Scheduler it):
     it.core.queue.levels[GROUP_LEVEL].open = False
 
 
+def endless_list_of_places(Scheduler it):
+    it.core.queue.levels[GROUP_LEVEL].limit_next = LEVEL
+
+
+def limit_that_counts_twice(Scheduler it):
+    it.core.queue.levels[CALM_LEVEL].limit = LIMIT
+
+
+def wrong_limit_count(Scheduler it):
+    it.core.queue.limits[LIMIT].running -= 1
+
+
+def unlisted_place(Scheduler it):
+    it.core.queue.levels[LEVEL].limit_next = -1
+
+
 def wrong_part_of_the_room(Scheduler it):
     user_of(&it.core, 1).weight = 2
     it.core.queue.crowd.waiting_weight += 1
@@ -190,6 +219,20 @@ def stranger_in_the_crowd(Scheduler it):
 
 def second_outcome(Scheduler it):
     it.core.counters.completed += 1
+
+
+# Of a scheduler in which user 1 has two requests that wait, by deadline.
+
+def earlier_deadline_behind(Scheduler it):
+    cdef Request *tail = tail_of(&it.core, 1)
+    tail.deadline_ns = head_of(&it.core, 1).deadline_ns - 1
+    heap_update(&it.core.deadlines, tail.deadline_ns, tail.order, share_of(&it.core, 1).tail)
+
+
+# A heap that is nobody's part.
+
+def heap_on_its_head(IndexedHeap it):
+    heap_at(&it.heap, 0).key = 1 << 40
 
 
 # Not broken, but old.

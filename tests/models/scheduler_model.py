@@ -66,7 +66,7 @@ class Share:
     parent: int = ROOT
     pool: int = ROOT
     rank: int = 0
-    running_max: int = 0
+    limit: int = 0
     virtual_time: int = 0
     promote_after: int | None = None  # strict: not None
     unpromoted: int = 0
@@ -83,6 +83,7 @@ class Model:
         nodes_max=256,
         pools_max=64,
         groups_max=0,
+        limits_max=0,
         decisions_max=256,
         order=FAIR,
         within_user=ARRIVAL,
@@ -106,7 +107,9 @@ class Model:
         self.places: dict[int, Share] = {ROOT: Share(1)}
         self.down_since: dict[int, int | None] = {}
         self.flows: dict[tuple[int, int], Share] = {}
-        self.limits: dict[int, int] = {}
+        self.limits_max = limits_max
+        self.limits: dict[int, int] = {}  # shared by places: number -> running_max
+        self.user_limits: dict[int, int] = {}
         self.weights: dict[int, int] = {}
         self.came: dict[int, int] = {}
         self.push_out = overflow == PUSH_OUT
@@ -133,7 +136,7 @@ class Model:
             0,
         )
 
-    # Time, pools, nodes
+    # Time, pools, groups, limits, nodes
 
     def _at(self, now):
         if now < self.now:
@@ -151,12 +154,45 @@ class Model:
         if pool not in self._pools():
             raise ValueError(f"pool is {pool}: there is no such pool")
 
-    def add_pool(self, now, weight=1):
+    def _need_limit(self, limit):
+        if limit not in self.limits:
+            raise ValueError(f"limit is {limit}: there is no such limit")
+
+    def add_limit(self, now, running_max):
         self._at(now)
+        limit = min(set(range(1, self.limits_max + 1)) - set(self.limits), default=None)
+        if limit is None:
+            raise ValueError(f"there are {self.limits_max} limits already, which is limits_max")
+        self.limits[limit] = running_max
+        return limit
+
+    def set_limit(self, now, limit, running_max):
+        self._at(now)
+        self._need_limit(limit)
+        self.limits[limit] = running_max
+        self._refresh_limit(limit)
+
+    def remove_limit(self, now, limit):
+        self._at(now)
+        self._need_limit(limit)
+        if self._places_of(limit):
+            raise ValueError(f"limit {limit} has places: remove them first")
+        del self.limits[limit]
+
+    def _places_of(self, limit):
+        return sorted(place for place, share in self.places.items() if share.limit == limit)
+
+    def _running_under(self, limit):
+        return sum(any(self.places[place].limit == limit for place in self._chain(r.place)) for r in self.running)
+
+    def add_pool(self, now, weight=1, limit=0):
+        self._at(now)
+        if limit:
+            self._need_limit(limit)
         pool = min(set(range(self.pools_max)) - set(self.places), default=None)
         if pool is None:
             raise ValueError(f"there are {self.pools_max} pools already")
-        self.places[pool] = Share(weight, start=self.places[ROOT].virtual_time, pool=pool)
+        self.places[pool] = Share(weight, start=self.places[ROOT].virtual_time, pool=pool, limit=limit)
         self.down_since[pool] = now
         return pool
 
@@ -172,15 +208,20 @@ class Model:
         """The levels directly below one."""
         return [p for p, share in self.places.items() if share.parent == place and p != ROOT]
 
-    def add_group(self, now, parent, weight=1, rank=0):
+    def add_group(self, now, parent, weight=1, rank=0, limit=0):
         self._at(now)
         if parent == ROOT or parent not in self.places:
             raise ValueError(f"parent is {parent}: there is no such place")
+        if limit:
+            self._need_limit(limit)
+            if limit in [self.places[place].limit for place in self._chain(parent)]:
+                raise ValueError(f"limit is {limit}, which counts all in {parent} already")
         group = min(set(range(self.pools_max, self.pools_max + self.groups_max)) - set(self.places), default=None)
         if group is None:
             raise ValueError(f"there are {self.groups_max} groups already, which is groups_max")
         above = self.places[parent]
-        self.places[group] = Share(weight, start=above.virtual_time, parent=parent, pool=above.pool, rank=rank)
+        rest = {"parent": parent, "pool": above.pool, "rank": rank, "limit": limit}
+        self.places[group] = Share(weight, start=above.virtual_time, **rest)
         return group
 
     def remove_group(self, now, group):
@@ -191,13 +232,11 @@ class Model:
             raise ValueError(f"group {group} must be empty")
         del self.places[group]
 
-    def set_limits(self, now, place, weight, running_max):
+    def set_weight(self, now, place, weight):
         self._at(now)
         if place == ROOT or place not in self.places:
             raise ValueError(f"place is {place}: there is no such place")
         self.places[place].weight = weight
-        self.places[place].running_max = running_max
-        self._refresh_place(place)
 
     def set_strict(self, now, pool, promote_after):
         self._at(now)
@@ -292,7 +331,7 @@ class Model:
     # Eligibility: the only place where a virtual start is lifted
 
     def _user_below_limit(self, user):
-        limit = self.limits.get(user, 0)
+        limit = self.user_limits.get(user, 0)
         return limit == 0 or sum(r.user == user for r in self.running) < limit
 
     def _refresh_flow(self, place, user):
@@ -302,8 +341,9 @@ class Model:
             flow.start = max(flow.start, self.places[place].virtual_time)
             self.sequence += 1
             flow.stamp = self.sequence
-        flow.eligible = eligible
-        self._refresh_place(place)
+        if eligible != flow.eligible:
+            flow.eligible = eligible
+            self._refresh_place(place)
 
     def _refresh_user(self, user):
         for place in sorted(place for place, its in self.flows if its == user):
@@ -314,8 +354,19 @@ class Model:
         return [f for (p, _), f in self.flows.items() if p == place] + [self.places[p] for p in self._groups(place)]
 
     def _below_limit(self, place):
-        limit = self.places[place].running_max
-        return limit == 0 or sum(self._within(r.place, place) for r in self.running) < limit
+        limit = self.places[place].limit
+        running_max = self.limits[limit] if limit else 0
+        return running_max == 0 or self._running_under(limit) < running_max
+
+    def _refresh_limit(self, limit):
+        for place in self._places_of(limit):
+            self._refresh_place(place)
+
+    def _refresh_limits(self, place):
+        """More or less runs in a place: all places of its limits, and of those above, may be in or out."""
+        for each in self._chain(place):
+            if self.places[each].limit:
+                self._refresh_limit(self.places[each].limit)
 
     def _refresh_place(self, place):
         if place == ROOT:
@@ -330,8 +381,9 @@ class Model:
             share.start = max(share.start, self.places[share.parent].virtual_time)
             self.sequence += 1
             share.stamp = self.sequence
-        share.eligible = eligible
-        self._refresh_place(share.parent)
+        if eligible != share.eligible:
+            share.eligible = eligible
+            self._refresh_place(share.parent)
 
     def _settle(self):
         """Forget flows that say nothing; end busy periods."""
@@ -346,7 +398,7 @@ class Model:
                 for group in self._groups(place):
                     self.places[group].start = 0
         users = {user for _, user in self.flows}
-        for table in (self.limits, self.weights, self.came):
+        for table in (self.user_limits, self.weights, self.came):
             for user in set(table) - users:
                 del table[user]
 
@@ -392,7 +444,7 @@ class Model:
         if flow is None:
             flow = self.flows[place, user] = Share(weight, start=self.places[place].virtual_time)
         flow.weight = weight
-        self.limits[user] = user_running_max
+        self.user_limits[user] = user_running_max
         self.weights[user] = weight
         if user not in self.came:
             self.sequence += 1
@@ -530,8 +582,10 @@ class Model:
             child.stamp = self.sequence
             self._rebase(place)
             child = share
-        self._refresh_place(request.place)
+        for place in self._chain(request.place):
+            self._refresh_place(place)
         self._refresh_user(request.user)
+        self._refresh_limits(request.place)
         self.choices += 1
         node.chosen = self.choices
         node.running += request.width
@@ -580,8 +634,8 @@ class Model:
         self._correct(request, cost)
         self.running.remove(request)
         self.flows[request.place, request.user].running -= 1
+        self._refresh_limits(request.place)
         self._refresh_user(request.user)
-        self._refresh_place(request.place)
         self._release(request)
         self._settle()
         return True
@@ -620,8 +674,8 @@ class Model:
         self.waiting.append(request)
         flow.queue.append(request)
         self._sort(flow)
+        self._refresh_limits(request.place)
         self._refresh_user(request.user)
-        self._refresh_place(request.place)
         self._release(request)
         for share in self._shares(request):
             share.stamp = min(share.stamp, request.order)
@@ -663,16 +717,34 @@ class Model:
         request = self._find(handle, self.waiting)
         if request is None:
             return 0
-        child = self.flows[request.place, request.user]
-        k = child.queue.index(request) + 1
-        for place in self._chain(request.place):
-            share = self.places[place]
+        flow = self.flows[request.place, request.user]
+        return self._turn_of_pool(request.place, flow, flow.queue.index(request) + 1, 0)
+
+    def position_if(self, place, user, weight, deadline):
+        self._need_place(place)
+        flow = self.flows.get((place, user), Share(weight))
+        before = [r for r in flow.queue if not self.by_deadline or r.deadline <= deadline]
+        was, flow.weight = flow.weight, weight
+        try:
+            return self._turn_of_pool(place, flow, len(before) + 1, 1)
+        finally:
+            flow.weight = was
+
+    def _turn_of_pool(self, place, child, k, newcomers):
+        """The turn of the pool that is the k-th of a child of the place, if so many more requests were waiting."""
+        if self.order == FIFO:
+            pool = self.places[place].pool
+            return sum(r.pool == pool for r in self.waiting) + newcomers
+        for level in self._chain(place):
+            share = self.places[level]
             if share.promote_after is not None:
-                before = [p for p in self._groups(place) if self.places[p].rank < child.rank]
+                before = [p for p in self._groups(level) if self.places[p].rank < child.rank]
                 k += sum(self._within(r.place, p) for r in self.waiting for p in before)
             else:
-                weight = sum(each.weight for each in self._children(place) if each.eligible or each is child)
-                k = min(sum(self._within(r.place, place) for r in self.waiting), -(-k * weight // child.weight))
+                weight = sum(each.weight for each in self._children(level) if each.eligible and each is not child)
+                weight += child.weight
+                waiting = sum(self._within(r.place, level) for r in self.waiting) + newcomers
+                k = min(waiting, -(-k * weight // child.weight))
             child = share
         return k
 
@@ -729,6 +801,11 @@ class Model:
             "eligible": len(eligible),
             "eligible_weight": sum(child.weight for child in eligible),
         }
+
+    def limit(self, limit):
+        self._need_limit(limit)
+        running, places = self._running_under(limit), len(self._places_of(limit))
+        return {"running": running, "running_max": self.limits[limit], "places": places}
 
     def user(self, place, user):
         self._need_place(place)

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fairlead.clock import SECOND_NS
-from fairlead.config import Config, IdentitySource, NodeConfig, UserConfig, config_keys, load
-from fairlead.config_schema import NODE, SECTIONS, TOP, USER
+from fairlead.config import Config, IdentitySource, NodeConfig, TeamConfig, UserConfig, config_keys, load
+from fairlead.config_schema import NODE, SECTIONS, TEAM, TEAMS_MAX, TOP, USER
 from fairlead.errors import ConfigError
 
 NODES = "nodes: [http://127.0.0.1:9000]\n"
@@ -62,7 +62,7 @@ def fault(file: Path, text: str, **options: Any) -> str:
 def test_the_example_is_the_defaults_with_a_node_and_a_user(file: Path) -> None:
     config = read(file, EXAMPLE)
     assert config.nodes == (NodeConfig("gpu-a", "http://10.0.0.11:8000"),)
-    assert dict(config.users) == {"alice": UserConfig(3, 8)}
+    assert dict(config.users) == {"alice": UserConfig(3, 8, "normal", None)}
     assert dataclasses.replace(config, nodes=(), users={}) == dataclasses.replace(load(None, env={}), users={})
 
 
@@ -74,7 +74,7 @@ def test_defaults() -> None:
     assert (config.queue.max_bytes, config.queue.timeout_ns) == (256 * 1024**2, 60 * SECOND_NS)
     assert (config.timeouts.total_ns, config.limits.body) == (3600 * SECOND_NS, 32 * 1024**2)
     assert (config.routing.gpu_weight, config.health.period_ns, config.log_level) == (0.3, 2 * SECOND_NS, "info")
-    assert (config.nodes, config.default_user) == ((), UserConfig(1, 0))
+    assert (config.nodes, config.default_user) == ((), UserConfig(1, 0, "normal", None))
 
 
 def test_a_configuration_is_frozen(file: Path) -> None:
@@ -128,8 +128,12 @@ def test_a_user_takes_from_default_what_its_entry_leaves_out(file: Path) -> None
     config = read(
         file, NODES + "users: {alice: {weight: 5}, default: {max_in_flight: 4}, bob: {max_in_flight: 0}, carol: }"
     )
-    assert dict(config.users) == {"alice": UserConfig(5, 4), "bob": UserConfig(1, 0), "carol": UserConfig(1, 4)}
-    assert config.default_user == UserConfig(1, 4)
+    assert dict(config.users) == {
+        "alice": UserConfig(5, 4, "normal", None),
+        "bob": UserConfig(1, 0, "normal", None),
+        "carol": UserConfig(1, 4, "normal", None),
+    }
+    assert config.default_user == UserConfig(1, 4, "normal", None)
 
 
 def test_empty_sections_are_sections_without_keys(file: Path) -> None:
@@ -204,11 +208,11 @@ def test_flags_are_taken_as_they_are() -> None:
         ("queue:\n  max_wating: 1", "f.yaml:3: queue.max_wating: unknown key; nearest known key: max_waiting"),
         ("max_bytes: 1", "f.yaml:2: max_bytes: unknown key; nearest known key: queue.max_bytes"),
         ("zzz: 1", "f.yaml:2: zzz: unknown key; known keys: listen, admin, trusted_proxies, identity, nodes, users, "),
-        ("queue: {tiers: strict}", "f.yaml:2: queue.tiers: unknown key; "),
+        ("queue: {tier: {}}", "f.yaml:2: queue.tier: unknown key; nearest known key: tiers"),
         ("retries: {max: 2}", "f.yaml:2: retries: unknown key; "),
         ("timeouts: {head: 1s}", "f.yaml:2: timeouts.head: unknown key; "),
         ("log: {requests: stdout}", "f.yaml:2: log.requests: unknown key; "),
-        ("users: {a: {priority: high}}", "f.yaml:2: users.a.priority: unknown key; "),
+        ("users: {a: {tier: high}}", "f.yaml:2: users.a.tier: unknown key; "),
         ('"a\\nb": 1', "f.yaml:2: 'a\\nb': unknown key; "),
         ("queue: {timeout: 1s}\nqueue: {}", "f.yaml:3: queue: is given twice, first at f.yaml:2: remove one"),
         ("log:\n  level: info\n  level: info", "f.yaml:4: log.level: is given twice, first at f.yaml:3: remove one"),
@@ -325,7 +329,11 @@ def test_any_text_is_a_configuration_or_one_line(tmp_path_factory: pytest.TempPa
 
 def test_the_table_has_every_key_once() -> None:
     names = [name for name, _, _ in config_keys()]
-    assert len(names) == len(set(names)) == len(TOP) + 2 + len(NODE) + len(USER) + sum(map(len, SECTIONS.values()))
+    assert (
+        len(names)
+        == len(set(names))
+        == len(TOP) + 2 + len(NODE) + len(USER) + len(TEAM) + sum(map(len, SECTIONS.values()))
+    )
     assert {"listen", "nodes[].url", "users.NAME.weight", "queue.policy", "identity", "log.level"} <= set(names)
     for _, default, meaning in config_keys():
         assert default
@@ -341,6 +349,79 @@ def test_defaults_of_the_table_are_what_an_empty_file_means(file: Path) -> None:
         if "." not in name:
             text += f"{name}: {default}\n"
     assert dataclasses.replace(read(file, text), users={}) == dataclasses.replace(read(file, NODES), users={})
+
+
+# Tiers and teams -----------------------------------------------------------------------------------
+
+
+def test_tiers_and_teams(file: Path) -> None:
+    text = """\
+teams: {red: {weight: 2, max_in_flight: 20}, blue: }
+users: {alice: {team: red, priority: high}, bob: {team: none}, carol: , default: {team: blue, priority: low}}
+queue: {tiers: {high: 8}, tier_policy: strict, promote_after: 1m, within_user: deadline, max_in_flight_per_pool: 9}
+"""
+    config = read(file, NODES + text)
+    assert dict(config.teams) == {"red": TeamConfig(2, 20), "blue": TeamConfig(1, 0)}
+    assert dict(config.users) == {
+        "alice": UserConfig(1, 0, "high", "red"),
+        "bob": UserConfig(1, 0, "low", None),
+        "carol": UserConfig(1, 0, "low", "blue"),
+    }
+    queue = config.queue
+    assert dict(queue.tiers) == {"high": 8, "normal": 4, "low": 1}
+    assert (queue.tier_policy, queue.promote_after_ns, queue.within_user) == ("strict", 60 * SECOND_NS, "deadline")
+    assert queue.max_in_flight_per_pool == 9
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "users: {a: {team: reed}}",
+            "users.a.team: unknown team 'reed': name it under teams; nearest known team: red",
+        ),
+        (
+            "users: {default: {team: xyz}}",
+            "users.default.team: unknown team 'xyz': name it under teams; known teams: red, blue",
+        ),
+        ("users: {a: {team: ''}}", "users.a.team: '' is not allowed: choose a name from teams, or none"),
+        ("users: {a: {priority: High}}", "users.a.priority: 'High' is not allowed: choose high | normal | low"),
+        ("queue: {tiers: {low: 0}}", "queue.tiers.low: '0' is not allowed: choose an integer 1..10000"),
+        ("queue: {tiers: {lo: 1}}", "queue.tiers.lo: unknown key; nearest known key: low"),
+        ("queue: {tiers: [1, 2, 3]}", "queue.tiers: must be a mapping"),
+        ("queue: {tier_policy: fair}", "queue.tier_policy: 'fair' is not allowed: choose weighted | strict"),
+        ("queue: {promote_after: 0s}", "queue.promote_after: '0s' is not allowed: choose a duration 1ms..24h"),
+        ("queue: {within_user: edf}", "queue.within_user: 'edf' is not allowed: choose arrival | deadline"),
+    ],
+)
+def test_tiers_and_teams_that_can_not_be(file: Path, text: str, message: str) -> None:
+    assert fault(file, NODES + "teams: {red: , blue: }\n" + text).startswith("f.yaml:3: " + message)
+
+
+@pytest.mark.parametrize(
+    ("teams", "message"),
+    [
+        ("{none: {}}", "teams: no team can be called none: a user without a team has that"),
+        ("{'': {}}", "teams.: a team's name must be 1..128 printable characters"),
+        ("{a: {weigth: 1}}", "teams.a.weigth: unknown key; nearest known key: weight"),
+        ("{a: {weight: 10001}}", "teams.a.weight: '10001' is not allowed: choose an integer 1..10000"),
+        ("[a]", "teams: must be a mapping"),
+    ],
+)
+def test_teams_that_can_not_be(file: Path, teams: str, message: str) -> None:
+    assert fault(file, f"{NODES}teams: {teams}").startswith("f.yaml:2: " + message)
+
+
+def test_there_may_be_so_many_teams_and_not_one_more(file: Path) -> None:
+    teams = [f"t{number}" for number in range(TEAMS_MAX + 1)]
+    assert len(read(file, f"{NODES}teams: {{{': , '.join(teams[1:])}: }}").teams) == TEAMS_MAX
+    message = fault(file, f"{NODES}teams: {{{': , '.join(teams)}: }}")
+    assert message == "f.yaml:2: teams: has 1001 teams, the most there may be is 1000: leave some out"
+
+
+def test_without_teams_a_user_s_team_is_unknown(file: Path) -> None:
+    message = fault(file, NODES + "users: {a: {team: red}}")
+    assert message == "f.yaml:2: users.a.team: unknown team 'red': name it under teams; known teams: none"
 
 
 # Prices --------------------------------------------------------------------------------------------

@@ -115,12 +115,16 @@ def test_trust_follows_the_configuration(tmp_path: Path) -> None:
 
 
 def test_numbers_come_from_the_users_entry(tmp_path: Path) -> None:
-    text = "users: {default: {weight: 2}, alice: {weight: 3, max_in_flight: 8}}\nqueue: {max_waiting_per_user: 7}"
+    text = """\
+users: {default: {weight: 2}, alice: {weight: 3, max_in_flight: 8, priority: high, team: red}}
+teams: {red: }
+queue: {max_waiting_per_user: 7}
+"""
     known = Identity(configured(tmp_path, text))
     alice = known.user(ALICE, LOCAL, None)
-    assert (alice.weight, alice.running_max, alice.waiting_max) == (3, 8, 7)
+    assert (alice.weight, alice.running_max, alice.waiting_max, alice.tier, alice.team) == (3, 8, 7, 0, "red")
     other = known.user(NOBODY, STRANGER, None)
-    assert (other.weight, other.running_max, other.waiting_max) == (2, 0, 7)
+    assert (other.weight, other.running_max, other.waiting_max, other.tier, other.team) == (2, 0, 7, 1, None)
 
 
 def test_keys_are_the_same_in_every_process_of_one_seed(identity: Identity) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from fairlead.core.scheduler import COMPLETED, NEVER, UP, Scheduler
 from fairlead.driver import Driver, Ticket
-from fairlead.pools import UNOFFERED_MAX, Pools
+from fairlead.pools import UNOFFERED_MAX, Offer, Pools
 
 
 class Request(Ticket):
@@ -17,7 +17,7 @@ class Request(Ticket):
 
     def __init__(self, pool: int) -> None:
         self.handle = self.node = 0
-        self.pool = pool
+        self.pool = self.place = pool
         self.user = self.weight = self.cost = self.width = 1
         self.size_bytes = self.running_max = self.waiting_max = 0
         self.deadline_ns = NEVER
@@ -36,22 +36,23 @@ class Lab:
         for node in self.nodes:
             self.driver.set_node_state(node, UP)
         self.moved: list[tuple[str, int]] = []
-        self.pools = Pools(self.driver, lambda model, pool: self.moved.append((model, pool)))
+        self.pools = Pools(self.driver, lambda offer, pool: self.moved.append((offer.model + offer.path, pool)))
 
-    def offer(self, *models: str) -> None:
-        """models[i]: what node i lists, one letter a model."""
+    def offer(self, *models: str, paths: tuple[str, ...] = ()) -> None:
+        """models[i]: what node i lists, one letter a model; paths[i]: a path of its own, or ""."""
         self.moved.clear()
-        self.pools.rebuild(zip(self.nodes, map(list, models), strict=True))
+        own = [[path] if path else [] for path in paths] or [[] for _ in models]
+        self.pools.rebuild(zip(self.nodes, map(list, models), own, strict=True))
         self.scheduler.check()
 
-    def pool(self, model: str) -> int:
-        pool = self.pools.pool_of(model)
+    def pool(self, model: str, path: str = "") -> int:
+        pool = self.pools.pool_of(Offer(model, path))
         assert pool is not None
         return pool
 
-    def runs_on(self, model: str) -> int:
+    def runs_on(self, model: str, path: str = "") -> int:
         """The index of the node that takes the model's request; it is busy from then on."""
-        request = Request(self.pool(model))
+        request = Request(self.pool(model, path))
         assert self.driver.submit(request) == 0
         return self.nodes.index(request.node)
 
@@ -68,7 +69,7 @@ def test_models_of_the_same_nodes_share_a_pool_and_no_others(loop: asyncio.Abstr
     lab.offer("ab", "abc", "c")
     assert lab.pool("a") == lab.pool("b") != lab.pool("c")
     assert lab.driver.pool_numbers(lab.pool("a"))["nodes"] == 2
-    assert lab.pools.pool_of("d") is None
+    assert lab.pools.pool_of(Offer("d")) is None
     assert lab.moved == []
 
 
@@ -116,10 +117,24 @@ def test_a_model_that_nobody_lists_any_more_stays_known(loop: asyncio.AbstractEv
 def test_unlisted_models_are_bounded(loop: asyncio.AbstractEventLoop) -> None:
     lab = Lab(loop, nodes=1)
     for number in range(UNOFFERED_MAX + 10):
-        lab.pools.rebuild([(lab.nodes[0], [f"m{number}"])])
-    known = [number for number in range(UNOFFERED_MAX + 10) if lab.pools.pool_of(f"m{number}") is not None]
+        lab.pools.rebuild([(lab.nodes[0], [f"m{number}"], ())])
+    known = [number for number in range(UNOFFERED_MAX + 10) if lab.pools.pool_of(Offer(f"m{number}")) is not None]
     assert len(known) == UNOFFERED_MAX + 1
     assert len(lab.driver.pools()) == 2
+
+
+def test_a_path_of_a_node_s_own_makes_a_pool_of_its_own_only_where_it_differs(loop: asyncio.AbstractEventLoop) -> None:
+    lab = Lab(loop)
+    lab.offer("a", "ab", "b", paths=("", "/x", "/x"))
+    assert lab.pool("b", "/x") == lab.pool("b")
+    assert len({lab.pool("a"), lab.pool("a", "/x"), lab.pool("b")}) == 3
+    assert lab.pools.pool_of(Offer("a", "/y")) is None
+    assert lab.runs_on("a", "/x") == 1
+    assert lab.runs_on("a") == 0
+    before = lab.pool("a", "/x")
+    lab.offer("a", "b", "b", paths=("/x", "/x", "/x"))  # nobody has a without the path any more
+    assert lab.pool("a", "/x") == lab.pool("a")
+    assert lab.moved in ([("a", before)], [("a/x", lab.pool("a"))])
 
 
 def test_without_room_for_a_pool_a_model_keeps_the_one_it_has(loop: asyncio.AbstractEventLoop) -> None:
@@ -129,7 +144,7 @@ def test_without_room_for_a_pool_a_model_keeps_the_one_it_has(loop: asyncio.Abst
     lab.offer("ab", "b")
     assert lab.pool("a") == lab.pool("b") == pool
     lab.offer("ab", "c")
-    assert lab.pools.pool_of("c") is None
+    assert lab.pools.pool_of(Offer("c")) is None
 
 
 def test_a_pool_that_was_left_makes_room_once_its_last_request_has_ended(loop: asyncio.AbstractEventLoop) -> None:

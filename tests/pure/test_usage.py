@@ -65,10 +65,10 @@ def test_what_the_router_asked_for_is_taken_out_at_every_cut(ending: bytes) -> N
     for cut in range(len(asked) + 1):
         reader = Events(strip=True)
         assert through(reader, asked[:cut], asked[cut:]) == plain
-        assert (reader.usage, reader.tokens) == (Usage(7, 4, 2), 2)
+        assert (reader.usage, reader.events) == (Usage(7, 4, 2), 2)
     reader = Events(strip=True)
     assert through(reader, *(asked[i : i + 1] for i in range(len(asked)))) == plain
-    assert (reader.usage, reader.tokens) == (Usage(7, 4, 2), 2)
+    assert (reader.usage, reader.events) == (Usage(7, 4, 2), 2)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_who_asked_himself_sees_everything_when_it_is_there(stream: bytes, usage
         assert reader.feed(stream[:cut]) == stream[:cut]
         assert reader.feed(stream[cut:]) == stream[cut:]
         assert reader.rest() == b""
-        assert (reader.usage, reader.tokens) == (usage, tokens)
+        assert (reader.usage, reader.events) == (usage, tokens)
 
 
 @given(st.lists(st.integers(0, len(ASKED)), max_size=8))
@@ -95,7 +95,7 @@ def test_any_cuts_give_the_same(cuts: list[int]) -> None:
     reader = Events(strip=True)
     pieces = [ASKED[low:high] for low, high in pairwise(edges)]
     assert through(reader, *pieces) == PLAIN
-    assert reader.tokens == 2
+    assert reader.events == 2
 
 
 def test_a_whole_event_is_given_on_at_once_and_a_part_of_one_is_not() -> None:
@@ -146,7 +146,7 @@ def test_an_event_that_is_too_long_passes_unread_and_what_follows_is_read() -> N
     for step in (1 << 14, 1 << 19, len(long) - 1, len(long), len(long) + 1, len(stream)):
         reader = Events(strip=True)
         assert through(reader, *(stream[i : i + step] for i in range(0, len(stream), step))) == left
-        assert (reader.usage, reader.tokens) == (Usage(7, 4, 2), 2)
+        assert (reader.usage, reader.events) == (Usage(7, 4, 2), 2)
     reader = Events(strip=True)
     for _ in range(40):
         reader.feed(b"y" * (1 << 18))

@@ -21,7 +21,8 @@ def world(seed):
         flows_max=500,
         nodes_max=6,
         pools_max=4,
-        groups_max=3,
+        groups_max=4,
+        limits_max=2,
         within_user=rng.choice([core.ARRIVAL, core.DEADLINE]),
         decisions_max=rng.choice([1, 7, 256]),
         order=rng.choice([core.FAIR, core.FAIR, core.FAIR, core.FIFO]),
@@ -39,7 +40,8 @@ class Pair:
     def __init__(self, limits):
         self.core, self.model, self.now = core.Scheduler(**limits), Model(**limits), 0
         self.waiting, self.running, self.nodes = [], [], []
-        self.places = [self.both("add_pool") for _ in range(3)]
+        self.limits = [self.both("add_limit", 0) for _ in range(2)]
+        self.places = [self.both("add_pool"), self.both("add_pool", 1, self.limits[1]), self.both("add_pool")]
 
     def both(self, name, *arguments):
         ours, theirs = self.call(name, *arguments)
@@ -47,14 +49,19 @@ class Pair:
         return ours
 
     def add_tiers(self, rng):
-        """Pool 2 gets tiers, maybe strict ones, and one of them a team with a limit of its own."""
+        """Pool 2 gets tiers, maybe strict ones, each with a group of one team, whose limit is shared. The lower tier
+        shares one with pool 1."""
         if rng.random() < 0.5:
             self.both("set_strict", 2, rng.choice([0, 20, core.NEVER]))
             self.places.remove(2)
-        high, low = self.both("add_group", 2, 16, 0), self.both("add_group", 2, 1, 1)
-        team = self.both("add_group", low, 3)
-        self.both("set_limits", team, 3, rng.choice([0, 2]))
-        self.places += [high, low, team]
+        team, other = self.limits
+        high, low = self.both("add_group", 2, 16, 0), self.both("add_group", 2, 1, 1, other)
+        self.places += [high, low, self.both("add_group", low, 3, 0, team), self.both("add_group", high, 3, 0, team)]
+        self.change_limits(rng)
+
+    def change_limits(self, rng):
+        for limit in self.limits:
+            self.both("set_limit", limit, rng.choice([0, 1, 2, 5]))
 
     def call(self, name, *arguments):
         ours = getattr(self.core, name)(self.now, *(a[0] if isinstance(a, tuple) else a for a in arguments))
@@ -97,6 +104,8 @@ class Pair:
             assert ours == theirs  # False for one that was pushed out and not reported yet
         elif action < 0.95:
             self.change_nodes(rng)
+        elif action < 0.96:
+            self.change_limits(rng)
 
     def change_nodes(self, rng):
         if len(self.nodes) < 6 and rng.random() < 0.5:
@@ -126,6 +135,7 @@ def test_core_and_model_agree_over_a_long_history(seed):
         if number % 50 == 0:
             pair.core.check()
             assert pair.core.counters() == pair.model.counters()
+            assert [pair.core.limit(each) == pair.model.limit(each) for each in pair.limits] == [True, True]
             for place in pair.places:
                 for user in range(users):
                     assert pair.core.user(place, user) == pair.model.user(place, user)

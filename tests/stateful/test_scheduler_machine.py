@@ -41,6 +41,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         overflow=st.sampled_from([core.REJECT, core.PUSH_OUT]),
         within_user=st.sampled_from([core.ARRIVAL, core.ARRIVAL, core.DEADLINE]),
         promote=st.sampled_from([None, None, 0, 2, core.NEVER]),
+        limited=st.sampled_from([(0, 0, 0), (1, 1, 1), (1, 2, 0), (2, 1, 1)]),
     )
     def build(
         self,
@@ -55,6 +56,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         overflow,
         within_user,
         promote,
+        limited,
     ):
         limits = dict(
             waiting_max=waiting_max,
@@ -71,12 +73,16 @@ class SchedulerMachine(RuleBasedStateMachine):
             overflow=overflow,
             within_user=within_user,
             groups_max=4,
+            limits_max=3,
         )
         self.core, self.model = core.Scheduler(**limits), Model(**limits)
-        # Pool 1 has two tiers, and one of them a team; requests go to all of them unless the pool is strict.
-        self.pools = [self.both("add_pool") for _ in range(2)]
-        high, low = self.both("add_group", 1, 4, 0), self.both("add_group", 1, 1, 1)
-        self.groups = [high, low, self.both("add_group", low, 3)]
+        # Pool 1 has two tiers, and each of them a team; requests go to all of them unless the pool is strict. The
+        # teams share one limit, pool 0 and the upper tier another.
+        self.limits = [self.both("add_limit", running_max) for running_max in limited]
+        one, two, _ = self.limits
+        self.pools = [self.both("add_pool", 1, two), self.both("add_pool")]
+        high, low = self.both("add_group", 1, 4, 0, two), self.both("add_group", 1, 1, 1)
+        self.groups = [high, low, self.both("add_group", low, 3, 0, one), self.both("add_group", high, 1, 0, one)]
         self.places = [0, *self.groups] + ([] if promote is not None else [1])
         if promote is not None:
             self.both("set_strict", 1, promote)
@@ -114,9 +120,12 @@ class SchedulerMachine(RuleBasedStateMachine):
     def submit(self, pick, user, weight, cost, width, size, patience, running_max, waiting_max):
         deadline = self.now + patience
         place = self.places[pick % len(self.places)]
+        foretold, pushed_out = self.core.position_if(place, user, weight, deadline), self.core.counters()["pushed_out"]
         pair = self.both("submit", place, user, weight, cost, width, size, deadline, running_max, waiting_max)
         if isinstance(pair, tuple):
             self.waiting.append(pair)
+            if self.core.counters()["pushed_out"] == pushed_out:
+                assert self.core.position(pair[0]) == foretold
 
     @rule()
     def drain(self):
@@ -155,9 +164,23 @@ class SchedulerMachine(RuleBasedStateMachine):
         # False for one that was pushed out and not reported yet.
         self.both("move", self.waiting[pick % len(self.waiting)], self.places[to % len(self.places)])
 
-    @rule(pick=PICK, weight=st.sampled_from([1, 2, 16]), running_max=st.sampled_from([0, 0, 1, 2]))
-    def set_limits(self, pick, weight, running_max):
-        self.both("set_limits", (self.pools + self.groups)[pick % 5], weight, running_max)
+    @rule(pick=PICK, weight=st.sampled_from([1, 2, 16]))
+    def set_weight(self, pick, weight):
+        self.both("set_weight", (self.pools + self.groups)[pick % 6], weight)
+
+    @rule(pick=PICK, running_max=st.sampled_from([0, 1, 1, 2]))
+    def set_limit(self, pick, running_max):
+        self.both("set_limit", self.limits[pick % 3], running_max)
+
+    @rule(pick=PICK, limit=st.sampled_from([None, 0, 2]))
+    def make_a_team_anew(self, pick, limit):
+        """A team that has nothing to do is made again, under its tier, with another limit."""
+        group = self.groups[2 + pick % 2]
+        seen = self.core.group(group)
+        if not seen["waiting"] and not seen["running"]:
+            self.both("remove_group", group)
+            tier = self.groups[1 - pick % 2]
+            assert self.both("add_group", tier, 2, 0, 0 if limit is None else self.limits[limit]) == group
 
     @precondition(lambda self: self.spent)
     @rule(pick=PICK)
@@ -206,9 +229,13 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert self.core.pool(pool) == self.model.pool(pool)
         for group in self.groups:
             assert self.core.group(group) == self.model.group(group)
+        for limit in self.limits:
+            assert self.core.limit(limit) == self.model.limit(limit)
         for place in self.places:
             for user in (1, 2, 3):
                 assert self.core.user(place, user) == self.model.user(place, user)
+                claim = (place, user, user, self.now + user)
+                assert self.core.position_if(*claim) == self.model.position_if(*claim)
         for ours, theirs in self.nodes:
             assert self.core.node(ours) == self.model.node(theirs)
         for ours, theirs in self.waiting:

@@ -185,7 +185,7 @@ class Connection:
 
 # How often, when, what.
 EVENTS: list[tuple[int, Callable[[Connection], bool], Callable[[Connection], None]]] = [
-    (200, lambda it: True, Connection.client_asks),
+    (200, lambda it: len(it.coming) < 1000, Connection.client_asks),
     (10, lambda it: True, Connection.client_sends_blank_lines),
     (1, lambda it: True, Connection.client_sends_junk),
     (400, lambda it: it.is_open() and bool(it.coming) and it.lone.plug.reading, Connection.bytes_come),
@@ -197,7 +197,7 @@ EVENTS: list[tuple[int, Callable[[Connection], bool], Callable[[Connection], Non
     (10, lambda it: it.has_call() and it.answering, Connection.answer_is_cut),
     (300, lambda it: it.is_open() and it.lone.at_aiohttp, Connection.aiohttp_answers),
     (2, lambda it: it.is_open() and it.lone.inner is not None and not it.lone.at_aiohttp, Connection.aiohttp_closes),
-    (300, lambda it: True, Connection.loop_turns),
+    (100, lambda it: True, Connection.loop_turns),
     (30, lambda it: not it.lost, Connection.time_passes),
     (3, Connection.is_open, Connection.listener_shuts),
     (5, lambda it: not it.lost and it.lone.plug.reading and it.lone.plug.ended in ("", "eof"), Connection.client_ends),

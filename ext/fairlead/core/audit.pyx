@@ -11,10 +11,17 @@ from fairlead.core.flows cimport user_find
 from fairlead.core.heap cimport Entry, heap_at, heap_fault
 from fairlead.core.nodes cimport nodes_fault
 from fairlead.core.shares cimport (
-    IDLE, NOWHERE, READY, ROOT, FairQueue, Level, Share, User, flow_is_eligible, level_is_eligible, ready_key,
+    IDLE, NOWHERE, READY, ROOT, FairQueue, Level, Share, User, flow_is_eligible, level_is_eligible, limit_is_above,
+    ready_key,
 )
 from fairlead.core.slots cimport EVICTED, NIL, RUNNING, WAITING, Request
 from libc.stdint cimport int32_t, int64_t
+
+
+cdef bint are_in_order(FairQueue *queue, Request *one, Request *next) noexcept nogil:
+    if queue.by_deadline and one.deadline_ns != next.deadline_ns:
+        return one.deadline_ns < next.deadline_ns
+    return one.order < next.order
 
 
 cdef const char *flow_fault(FairQueue *queue, int32_t index) noexcept nogil:
@@ -29,10 +36,7 @@ cdef const char *flow_fault(FairQueue *queue, int32_t index) noexcept nogil:
             return b"a queue holds a request that is not its own"
         if previous != NIL and requests[slot].previous != previous:
             return b"a queue links back wrongly"
-        if previous != NIL and not (requests[previous].order < requests[slot].order if not queue.by_deadline else (
-                requests[previous].deadline_ns < requests[slot].deadline_ns
-                or (requests[previous].deadline_ns == requests[slot].deadline_ns
-                    and requests[previous].order < requests[slot].order))):
+        if previous != NIL and not are_in_order(queue, &requests[previous], &requests[slot]):
             return b"a user's requests are not in order"
         previous = slot
         slot = requests[slot].next
@@ -116,6 +120,35 @@ cdef const char *user_fault(FairQueue *queue, int32_t index) noexcept nogil:
     return NULL
 
 
+cdef const char *limits_fault(FairQueue *queue) noexcept nogil:
+    """What is wrong with the limits, or NULL. O(levels x their depth + limits)."""
+    cdef int32_t limit, level, running, previous, limits = 0, listed = 0
+    for limit in range(1, queue.limit_max + 1):
+        if not queue.limits[limit].exists:
+            continue
+        limits += 1
+        running = 0
+        previous = ROOT
+        level = queue.limits[limit].places
+        while level != NIL:
+            if level <= previous or queue.levels[level].limit != limit or queue.shares[level].parent == NIL:
+                return b"a limit's list of places is broken"
+            if limit_is_above(queue, limit, queue.shares[level].parent):
+                return b"a place of a limit is below another one of it"
+            listed += 1
+            running += queue.shares[level].running
+            previous = level
+            level = queue.levels[level].limit_next
+        if running != queue.limits[limit].running:
+            return b"a limit's count is not the sum over its places"
+    for level in range(1, queue.level_max):
+        if queue.shares[level].parent != NIL and queue.levels[level].limit != 0:
+            listed -= 1
+    if limits != queue.limit_count or listed != 0:
+        return b"limits or their places are counted wrongly"
+    return NULL
+
+
 cdef const char *queue_fault(FairQueue *queue) noexcept nogil:
     """What is wrong with the queue, or NULL. O(levels x shares)."""
     cdef const char *fault = NULL
@@ -138,7 +171,8 @@ cdef const char *queue_fault(FairQueue *queue) noexcept nogil:
                 return fault
     if flows != queue.flow_count:
         return b"flows are counted wrongly"
-    return crowd_fault(queue)
+    fault = limits_fault(queue)
+    return fault if fault != NULL else crowd_fault(queue)
 
 
 cdef const char *deadlines_fault(Core *core) noexcept nogil:

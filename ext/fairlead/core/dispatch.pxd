@@ -83,6 +83,10 @@ cdef struct Submission:
     int32_t running_max    # of the user; 0: no limit
     int32_t waiting_max    # of the user; 0: no limit; -1: nor may it push anybody out
 
+cdef bint core_init(Core *core, int64_t requests, int64_t flows, int32_t nodes_max, int32_t limits_max, bint fifo,
+                    int32_t routing, double gpu_weight, double queue_weight, int64_t rebase_at, int64_t seed,
+                    bint by_deadline) noexcept
+cdef void core_discard(Core *core) noexcept
 cdef int64_t core_submit(Core *core, Submission *submission) noexcept nogil
 cdef int32_t core_drain(Core *core) noexcept nogil
 cdef bint core_finish(Core *core, int64_t handle, int32_t outcome, int32_t cost) noexcept nogil

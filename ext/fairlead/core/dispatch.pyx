@@ -4,8 +4,10 @@
 (``noexcept nogil``: the compiler proves it). Each decides and changes nothing outside; ``core_drain`` writes
 decisions into an array of fixed size. The order inside an entry is part of the contract, because it decides ties:
 
-  dispatch   node chosen, charge and queue, user parked at its limit, node occupied, pools without room closed
-  finish     charge corrected, user let in again, node freed, pools with room opened, idle flow settled
+  dispatch   node chosen, charge and queue, user and places parked at their limits, node occupied, pools without room
+             closed
+  finish     charge corrected, places under its limits and then its user let in again, node freed, pools with room
+             opened, idle flow settled
 
 Every waiting request is in the deadline heap, under its *effective* deadline: its own, or the end of no_node_wait
 while its pool has no usable node. When a pool loses its last usable node or gets its first, the keys of what waits
@@ -19,14 +21,55 @@ from fairlead.core.fairqueue cimport (
     queue_append, queue_dispatch, queue_finish, queue_move, queue_next, queue_prefer, queue_remove, queue_requeue,
 )
 from fairlead.core.flows cimport flow_configure, flow_find, flow_obtain, flow_settle, user_find
-from fairlead.core.heap cimport heap_expect, heap_push, heap_remove, heap_top, heap_update
-from fairlead.core.memory cimport CHECK, PREFETCH
-from fairlead.core.nodes cimport Node, node_choose, node_handle, node_lease, node_release
-from fairlead.core.shares cimport ROOT, level_set_open
+from fairlead.core.heap cimport (
+    Entry, heap_expect, heap_init, heap_push, heap_remove, heap_top, heap_update, page_table_length, pages_free,
+    pages_init,
+)
+from fairlead.core.memory cimport PREFETCH, core_calloc, core_free
+from fairlead.core.nodes cimport (
+    Node, node_choose, node_handle, node_lease, node_release, nodes_free, nodes_init,
+)
+from fairlead.core.shares cimport ROOT, level_set_open, limit_is_full, queue_free, queue_init
 from fairlead.core.slots cimport (
-    EVICTED, NIL, RUNNING, WAITING, Request, slots_find, slots_give, slots_handle, slots_take,
+    EVICTED, NIL, RUNNING, WAITING, Request, slots_find, slots_free, slots_give, slots_handle, slots_init,
+    slots_take,
 )
 from libc.stdint cimport int16_t, int32_t, int64_t, uint32_t
+from libc.string cimport memset
+
+
+cdef bint core_init(Core *core, int64_t requests, int64_t flows, int32_t nodes_max, int32_t limits_max, bint fifo,
+                    int32_t routing, double gpu_weight, double queue_weight, int64_t rebase_at, int64_t seed,
+                    bint by_deadline) noexcept:
+    """Allocate for the limits that are in the struct already. False: no memory; core_discard takes what there is."""
+    cdef int32_t table_length = page_table_length(requests)
+    core.decisions = <Decision *> core_calloc(core.decision_max, sizeof(Decision))
+    core.evicted = core.evicted_last = NIL
+    core.down_since = <int64_t *> core_calloc(core.pool_max, sizeof(int64_t))
+    core.deadline_position = <int32_t *> core_calloc(requests, sizeof(int32_t))
+    core.deadline_table = <Entry **> core_calloc(table_length, sizeof(Entry *))
+    if (core.decisions == NULL or core.down_since == NULL or core.deadline_position == NULL
+            or core.deadline_table == NULL
+            or not pages_init(&core.deadline_pages, requests, 1)
+            or not slots_init(&core.slots, <int32_t> requests)
+            or not nodes_init(&core.nodes, nodes_max, core.pool_max, routing, gpu_weight, queue_weight, seed)
+            or not queue_init(&core.queue, &core.slots, flows, core.pool_max + core.group_max + 1, limits_max, fifo,
+                              rebase_at, core.push_out, by_deadline)):
+        return False
+    memset(core.deadline_position, 0xff, requests * sizeof(int32_t))
+    heap_init(&core.deadlines, &core.deadline_pages, core.deadline_table, table_length, core.deadline_position)
+    return True
+
+
+cdef void core_discard(Core *core) noexcept:
+    core_free(core.decisions)
+    core_free(core.down_since)
+    core_free(core.deadline_position)
+    core_free(core.deadline_table)
+    pages_free(&core.deadline_pages)
+    slots_free(&core.slots)
+    nodes_free(&core.nodes)
+    queue_free(&core.queue)
 
 
 cdef void pool_changed(Core *core, int32_t pool) noexcept nogil:
@@ -60,8 +103,7 @@ cdef bint starts_at_once(Core *core, Submission *submission, int32_t user, int32
     if not core.queue.levels[pool].open or core.queue.levels[pool].ready.size > 0:
         return False
     while above != ROOT:
-        if core.queue.levels[above].running_max != 0 and (
-                core.queue.shares[above].running >= core.queue.levels[above].running_max):
+        if limit_is_full(&core.queue, core.queue.levels[above].limit):
             return False
         above = core.queue.shares[above].parent
     if core.queue.shares[ROOT].running >= core.running_max:
@@ -217,7 +259,6 @@ cdef void dispatch(Core *core, int32_t slot) noexcept nogil:
     cdef Request *request = &core.slots.requests[slot]
     cdef int32_t level = core.queue.shares[request.flow].parent
     cdef int32_t node = node_choose(&core.nodes, pool_of(core, request), request.tried[0], request.tried[1])
-    CHECK(node != NIL)
     heap_remove(&core.deadlines, slot)
     queue_dispatch(&core.queue, slot)
     request.node = node

@@ -24,8 +24,9 @@ from everything. c stays within 2**61 of that zero: a user that owes more than 3
 
 The tree. A share below ``level_max`` has children, one from there on is a flow with a queue. Dispatch walks from
 the root to a flow, always to the smallest (c, stamp), and charges every share on the way back, so each level is
-fair among its own children. Now there are pools under the root and users under pools; a tier or a team is one more
-level between. A pool is eligible while one of its users is and one of its nodes has room (``open``).
+fair among its own children. Pools are under the root, users under pools; a tier or a team is one more level between.
+A pool is eligible while one of its users is and one of its nodes has room (``open``). A pool or group may belong to a
+limit, which counts what runs in all its places: while it is full, none of them is eligible.
 
 FIFO is the same tree with another key: the place in time of the oldest request below a share.
 
@@ -39,7 +40,7 @@ from fairlead.core.heap cimport heap_remove, heap_shift_keys, heap_top, heap_upd
 from fairlead.core.memory cimport CHECK
 from fairlead.core.shares cimport (
     IDLE, NOWHERE, READY, ROOT, START_MAX, FairQueue, Level, Share, User, charge, enter, flow_is_eligible, leave,
-    level_is_eligible, levels_refresh, ready_key, rekey, share_charge, user_refresh,
+    level_is_eligible, limits_count, limits_refresh, ready_key, rekey, share_charge, user_refresh,
 )
 from fairlead.core.slots cimport NIL, RUNNING, WAITING, Request
 from libc.stdint cimport int32_t, int64_t, uint64_t
@@ -65,6 +66,8 @@ cdef inline void count(FairQueue *queue, int32_t slot, int32_t waiting, int32_t 
         queue.waiting_bytes += waiting * request.size_bytes
         if queue.crowd.active:
             crowd_update(queue, queue.shares[index].user)
+    if running != 0 and queue.limit_count > 0:
+        limits_count(queue, queue.shares[index].parent, running)
     while True:
         queue.shares[index].waiting += waiting
         queue.shares[index].running += running
@@ -277,6 +280,8 @@ cdef void queue_dispatch(FairQueue *queue, int32_t slot) noexcept nogil:
         index = share.parent
     if user.running_max != 0 and user.running >= user.running_max:
         user_refresh(queue, queue.shares[flow].user)
+    if queue.limit_count > 0:
+        limits_refresh(queue, queue.shares[flow].parent)
 
 
 cdef void correct(FairQueue *queue, int32_t slot, int64_t cost) noexcept nogil:
@@ -302,9 +307,10 @@ cdef void queue_finish(FairQueue *queue, int32_t slot, int64_t cost) noexcept no
     cdef int32_t user = queue.shares[flow].user
     correct(queue, slot, cost)
     count(queue, slot, 0, -1)
+    if queue.limit_count > 0:
+        limits_refresh(queue, queue.shares[flow].parent)
     if queue.users[user].running_max != 0:
         user_refresh(queue, user)
-    levels_refresh(queue, queue.shares[flow].parent)
 
 
 cdef void queue_requeue(FairQueue *queue, int32_t slot) noexcept nogil:
@@ -323,8 +329,9 @@ cdef void queue_requeue(FairQueue *queue, int32_t slot) noexcept nogil:
     requests[slot].state = WAITING
     link_after(queue, share, previous, slot)
     count(queue, slot, 1, -1)
+    if queue.limit_count > 0:
+        limits_refresh(queue, share.parent)
     user_refresh(queue, share.user)
-    levels_refresh(queue, share.parent)
     if queue.fifo:
         rekey(queue, flow)
 

@@ -48,3 +48,12 @@ cdef inline void heap_expect(Heap *heap, int32_t item) noexcept nogil:
 
 cdef inline Entry *heap_top(Heap *heap) noexcept nogil:
     return &heap.pages[0][3]
+
+cdef class IndexedHeap:  # a heap of its own, for Python
+    cdef Pages source
+    cdef Heap heap
+    cdef Entry **table
+    cdef int32_t *positions
+    cdef int32_t capacity
+    cdef uint64_t pushed
+    cdef int require(self, int32_t item) except -1

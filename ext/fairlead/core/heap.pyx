@@ -28,8 +28,7 @@ cdef bint pages_init(Pages *pages, int64_t entries, int64_t heaps) noexcept:
     """Room for that many entries spread over that many heaps. False: no memory."""
     cdef int64_t count = entries // PAGE + 2 * heaps + 1
     cdef int64_t i
-    if count > INT32_MAX:
-        return False
+    CHECK(count <= INT32_MAX)  # nobody's limits allow for more
     pages.memory = <Entry *> core_calloc(<size_t> count, PAGE * sizeof(Entry))
     pages.free = <Entry **> core_calloc(<size_t> count, sizeof(Entry *))
     if pages.memory == NULL or pages.free == NULL:
@@ -183,13 +182,6 @@ cdef const char *heap_fault(Heap *heap) noexcept nogil:
 @cython.final
 cdef class IndexedHeap:
     """See heap.pyi."""
-
-    cdef Pages source
-    cdef Heap heap
-    cdef Entry **table
-    cdef int32_t *positions
-    cdef int32_t capacity
-    cdef uint64_t pushed
 
     def __cinit__(self, int capacity):
         if capacity < 1 or capacity > 1 << 30:

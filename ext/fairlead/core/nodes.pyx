@@ -185,13 +185,12 @@ cdef inline bint before(Entry *a, Entry *b) noexcept nogil:
 
 
 cdef int32_t node_choose(NodeTable *table, int32_t pool, int32_t avoid_a, int32_t avoid_b) noexcept nogil:
-    """The best open node of a pool, one to be avoided only if there is no other; NIL when none is open."""
+    """The best open node of a pool that has one; one to be avoided only if there is no other."""
     cdef Heap *heap = &table.open[pool]
     cdef Entry *best
     cdef Entry *entry
     cdef int32_t i
-    if heap.size == 0:
-        return NIL
+    CHECK(heap.size > 0)
     if avoid_a != NIL or avoid_b != NIL:  # rare: a request that came back from a node
         best = NULL
         for i in range(heap.size):

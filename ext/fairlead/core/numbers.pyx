@@ -2,7 +2,8 @@
 
 from fairlead.core.dispatch cimport Core, level_of
 from fairlead.core.nodes cimport Node
-from fairlead.core.shares cimport ROOT, Level, Share
+from fairlead.core.shares cimport ROOT, Level, Limit, Share
+from fairlead.core.slots cimport NIL
 from libc.stdint cimport int32_t
 
 
@@ -31,6 +32,15 @@ cdef dict group_numbers(Core *core, int32_t group):
     cdef Level *level = &core.queue.levels[level_of(group)]
     return {"waiting": share.waiting, "running": share.running, "weight": share.weight, "virtual_start": share.start,
             "virtual_time": level.virtual_time, "eligible": level.ready.size, "eligible_weight": level.ready_weight}
+
+
+cdef dict limit_numbers(Core *core, int32_t limit):
+    cdef Limit *it = &core.queue.limits[limit]
+    cdef int32_t level = it.places, places = 0
+    while level != NIL:
+        places += 1
+        level = core.queue.levels[level].limit_next
+    return {"running": it.running, "running_max": it.running_max, "places": places}
 
 
 cdef dict node_numbers(Core *core, int32_t node):

@@ -9,27 +9,27 @@ from fairlead.core.audit cimport core_fault
 from fairlead.core.dispatch cimport (
     ENDED_CANCELLED, ENDED_COMPLETED, ENDED_FAILED, KIND_DISPATCHED, KIND_EXPIRED, KIND_NO_NODE, KIND_PUSHED_OUT,
     REFUSED_BYTES_FULL, REFUSED_QUEUE_FULL, REFUSED_USER_QUEUE_FULL, Core, Decision, Submission, core_cancel,
-    core_drain, core_finish, core_forget_node, core_move, core_requeue, core_submit, level_of, node_changed,
-    pool_changed,
+    core_discard, core_drain, core_finish, core_forget_node, core_init, core_move, core_requeue, core_submit, level_of,
+    node_changed, pool_changed,
 )
 from fairlead.core.flows cimport flow_find, user_find
-from fairlead.core.heap cimport Entry, heap_init, heap_top, page_table_length, pages_free, pages_init
-from fairlead.core.memory cimport core_calloc, core_free
+from fairlead.core.heap cimport heap_top
 from fairlead.core.nodes cimport (
     DOWN as NODE_DOWN, DRAINING as NODE_DRAINING, UP as NODE_UP, node_add, node_find, node_handle, node_join_pool,
-    node_leave_pools, node_refresh, node_remove, node_set_state, nodes_free, nodes_init,
+    node_leave_pools, node_refresh, node_remove, node_set_state,
 )
-from fairlead.core.numbers cimport counter_numbers, flow_numbers, group_numbers, node_numbers, pool_numbers
-from fairlead.core.position cimport queue_position
+from fairlead.core.numbers cimport (
+    counter_numbers, flow_numbers, group_numbers, limit_numbers, node_numbers, pool_numbers,
+)
+from fairlead.core.position cimport queue_position, queue_position_if
 from fairlead.core.shares cimport (
-    ROOT, VIRTUAL_UNIT as UNIT, Share, level_add, level_configure, level_remove, queue_free, queue_init,
+    ROOT, VIRTUAL_UNIT as UNIT, Share, level_add, level_free, level_remove, level_set_strict, level_set_weight,
+    limit_add, limit_is_above, limit_remove, limit_set,
 )
-from fairlead.core.slots cimport NIL, WAITING, slots_find, slots_free, slots_init
+from fairlead.core.slots cimport NIL, slots_find
 from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint64_t
-from libc.string cimport memset
 
-NEVER = INT64_MAX
-VIRTUAL_UNIT = UNIT
+NEVER, VIRTUAL_UNIT = INT64_MAX, UNIT
 WEIGHT_MAX = 1 << 20
 COST_MAX = (1 << 31) - 1
 WIDTH_MAX = (1 << 15) - 1
@@ -61,9 +61,9 @@ cdef class Scheduler:
     """See scheduler.pyi."""
 
     def __cinit__(self, *, waiting_max, running_max, waiting_bytes_max=INT64_MAX, flows_max=0, nodes_max=256,
-                  pools_max=64, groups_max=0, decisions_max=256, order=FAIR, within_user=ARRIVAL, overflow=REJECT,
-                  routing=SCORE, double gpu_weight=0.3, double queue_weight=0.7, no_node_wait_ns=INT64_MAX,
-                  rebase_at=1 << 60, seed=1):
+                  pools_max=64, groups_max=0, limits_max=0, decisions_max=256, order=FAIR, within_user=ARRIVAL,
+                  overflow=REJECT, routing=SCORE, double gpu_weight=0.3, double queue_weight=0.7,
+                  no_node_wait_ns=INT64_MAX, rebase_at=1 << 60, seed=1):
         cdef Core *core = &self.core
         cdef int64_t requests, flows
         core.waiting_max = <int32_t> limited("waiting_max", waiting_max, 0, 1 << 24)
@@ -73,6 +73,7 @@ cdef class Scheduler:
         core.decision_max = <int32_t> limited("decisions_max", decisions_max, 1, 1 << 20)
         core.pool_max = <int32_t> limited("pools_max", pools_max, 1, 1 << 12)
         core.group_max = <int32_t> limited("groups_max", groups_max, 0, 1 << 16)
+        limited("limits_max", limits_max, 0, 1 << 16)
         limited("within_user", within_user, ARRIVAL, DEADLINE)
         core.push_out = limited("overflow", overflow, REJECT, PUSH_OUT) == PUSH_OUT
         # One more: whoever gives way holds its slot until drain has said so, and the newcomer has its own by then.
@@ -87,43 +88,13 @@ cdef class Scheduler:
         limited("seed", seed, 0, INT64_MAX)
         if not 0.0 <= gpu_weight <= 1e6 or not 0.0 <= queue_weight <= 1e6:
             raise ValueError(f"gpu_weight is {gpu_weight}, queue_weight is {queue_weight}: choose 0..1e6")
-        if not self.allocate(requests, flows, nodes_max, order == FIFO, routing, gpu_weight, queue_weight, rebase_at,
-                             seed, within_user == DEADLINE):
+        if not core_init(core, requests, flows, nodes_max, limits_max, order == FIFO, routing, gpu_weight, queue_weight,
+                         rebase_at, seed, within_user == DEADLINE):
             raise MemoryError(f"no memory for a scheduler of {requests} requests and {flows} flows")
         self.owner = PyThread_get_thread_ident()
 
-    cdef bint allocate(self, int64_t requests, int64_t flows, int32_t nodes_max, bint fifo, int32_t routing,
-                       double gpu_weight, double queue_weight, int64_t rebase_at, int64_t seed,
-                       bint by_deadline) noexcept:
-        cdef Core *core = &self.core
-        cdef int32_t table_length = page_table_length(requests)
-        core.decisions = <Decision *> core_calloc(core.decision_max, sizeof(Decision))
-        core.evicted = core.evicted_last = NIL
-        core.down_since = <int64_t *> core_calloc(core.pool_max, sizeof(int64_t))
-        core.deadline_position = <int32_t *> core_calloc(requests, sizeof(int32_t))
-        core.deadline_table = <Entry **> core_calloc(table_length, sizeof(Entry *))
-        if (core.decisions == NULL or core.down_since == NULL or core.deadline_position == NULL
-                or core.deadline_table == NULL
-                or not pages_init(&core.deadline_pages, requests, 1)
-                or not slots_init(&core.slots, <int32_t> requests)
-                or not nodes_init(&core.nodes, nodes_max, core.pool_max, routing, gpu_weight, queue_weight, seed)
-                or not queue_init(&core.queue, &core.slots, flows, core.pool_max + core.group_max + 1, fifo,
-                                  rebase_at, core.push_out, by_deadline)):
-            return False
-        memset(core.deadline_position, 0xff, requests * sizeof(int32_t))
-        heap_init(&core.deadlines, &core.deadline_pages, core.deadline_table, table_length, core.deadline_position)
-        return True
-
     def __dealloc__(self):
-        # Every pointer is NULL or owned, however far __cinit__ came.
-        core_free(self.core.decisions)
-        core_free(self.core.down_since)
-        core_free(self.core.deadline_position)
-        core_free(self.core.deadline_table)
-        pages_free(&self.core.deadline_pages)
-        slots_free(&self.core.slots)
-        nodes_free(&self.core.nodes)
-        queue_free(&self.core.queue)
+        core_discard(&self.core)  # every pointer is NULL or owned, however far __cinit__ came
 
     cdef int enter(self, int64_t now_ns) except -1:
         """One thread, and time does not go back."""
@@ -134,17 +105,17 @@ cdef class Scheduler:
         self.core.now_ns = now_ns
         return 0
 
-    cdef int require_pool(self, int64_t pool) except -1:
-        if pool < 0 or pool >= self.core.pool_max or self.core.queue.shares[level_of(<int32_t> pool)].parent == NIL:
-            raise ValueError(f"pool is {pool}: there is no such pool")
+    cdef int require(self, str kind, int64_t number, int64_t first, int64_t count) except -1:
+        if number < first or number >= first + count or (
+                self.core.queue.shares[level_of(<int32_t> number)].parent == NIL):
+            raise ValueError(f"{kind} is {number}: there is no such {kind}")
         return 0
 
+    cdef int require_pool(self, int64_t pool) except -1:
+        return self.require("pool", pool, 0, self.core.pool_max)
+
     cdef int require_group(self, int64_t group) except -1:
-        cdef Core *core = &self.core
-        if (group < core.pool_max or group >= core.pool_max + core.group_max
-                or core.queue.shares[level_of(<int32_t> group)].parent == NIL):
-            raise ValueError(f"group is {group}: there is no such group")
-        return 0
+        return self.require("group", group, self.core.pool_max, self.core.group_max)
 
     cdef int require_level(self, int64_t place) except -1:
         return self.require_pool(place) if place < self.core.pool_max else self.require_group(place)
@@ -156,17 +127,53 @@ cdef class Scheduler:
             raise ValueError(f"{place} is strict: requests go to the groups below it")
         return 0
 
+    cdef int require_limit(self, int64_t limit) except -1:
+        if limit < 1 or limit > self.core.queue.limit_max or not self.core.queue.limits[limit].exists:
+            raise ValueError(f"limit is {limit}: there is no such limit")
+        return 0
+
+    # Limits
+
+    def add_limit(self, int64_t now_ns, int64_t running_max, /):
+        self.enter(now_ns)
+        limited("running_max", running_max, 0, COST_MAX)
+        cdef int32_t limit = limit_add(&self.core.queue, <int32_t> running_max)
+        if limit == 0:
+            raise ValueError(f"there are {self.core.queue.limit_max} limits already, which is limits_max")
+        return limit
+
+    def set_limit(self, int64_t now_ns, int64_t limit, int64_t running_max, /):
+        self.enter(now_ns)
+        limited("running_max", running_max, 0, COST_MAX)
+        self.require_limit(limit)
+        limit_set(&self.core.queue, <int32_t> limit, <int32_t> running_max)
+
+    def remove_limit(self, int64_t now_ns, int64_t limit, /):
+        self.enter(now_ns)
+        self.require_limit(limit)
+        if self.core.queue.limits[limit].places != NIL:
+            raise ValueError(f"limit {limit} has places: remove them first")
+        limit_remove(&self.core.queue, <int32_t> limit)
+
     # Pools
 
-    def add_pool(self, int64_t now_ns, int64_t weight=1, /):
-        cdef int32_t pool = 0
-        self.enter(now_ns)
+    cdef int32_t add_level(self, str kind, int32_t first, int32_t count, int32_t parent, int64_t weight, int64_t rank,
+                           int64_t limit) except -1:
         limited("weight", weight, 1, WEIGHT_MAX)
-        while pool < self.core.pool_max and self.core.queue.shares[level_of(pool)].parent != NIL:
-            pool += 1
-        if pool == self.core.pool_max:
-            raise ValueError(f"there are {pool} pools already, which is pools_max")
-        level_add(&self.core.queue, level_of(pool), ROOT, <int32_t> weight, 0)
+        limited("rank", rank, 0, 1 << 20)
+        if limit != 0:
+            self.require_limit(limit)
+            if limit_is_above(&self.core.queue, <int32_t> limit, parent):
+                raise ValueError(f"limit is {limit}, which counts all in {parent - 1} already: choose another, or 0")
+        cdef int32_t level = level_free(&self.core.queue, level_of(first), count)
+        if level == NIL:
+            raise ValueError(f"there are {count} {kind} already, which is {kind}_max")
+        level_add(&self.core.queue, level, parent, <int32_t> weight, <int32_t> rank, <int32_t> limit)
+        return level - 1
+
+    def add_pool(self, int64_t now_ns, int64_t weight=1, int64_t limit=0, /):
+        self.enter(now_ns)
+        cdef int32_t pool = self.add_level("pools", 0, self.core.pool_max, ROOT, weight, 0, limit)
         self.core.down_since[pool] = now_ns
         return pool
 
@@ -182,19 +189,11 @@ cdef class Scheduler:
 
     # Groups
 
-    def add_group(self, int64_t now_ns, int64_t parent, int64_t weight=1, int64_t rank=0, /):
-        cdef int32_t group = self.core.pool_max
+    def add_group(self, int64_t now_ns, int64_t parent, int64_t weight=1, int64_t rank=0, int64_t limit=0, /):
         self.enter(now_ns)
-        limited("weight", weight, 1, WEIGHT_MAX)
-        limited("rank", rank, 0, 1 << 20)
         self.require_level(parent)
-        while group < self.core.pool_max + self.core.group_max and (
-                self.core.queue.shares[level_of(group)].parent != NIL):
-            group += 1
-        if group == self.core.pool_max + self.core.group_max:
-            raise ValueError(f"there are {self.core.group_max} groups already, which is groups_max")
-        level_add(&self.core.queue, level_of(group), level_of(<int32_t> parent), <int32_t> weight, <int32_t> rank)
-        return group
+        return self.add_level("groups", self.core.pool_max, self.core.group_max, level_of(<int32_t> parent), weight,
+                              rank, limit)
 
     def remove_group(self, int64_t now_ns, int64_t group, /):
         self.enter(now_ns)
@@ -205,12 +204,11 @@ cdef class Scheduler:
                              "it must be empty")
         level_remove(&self.core.queue, level_of(<int32_t> group))
 
-    def set_limits(self, int64_t now_ns, int64_t place, int64_t weight, int64_t running_max, /):
+    def set_weight(self, int64_t now_ns, int64_t place, int64_t weight, /):
         self.enter(now_ns)
         limited("weight", weight, 1, WEIGHT_MAX)
-        limited("running_max", running_max, 0, COST_MAX)
         self.require_level(place)
-        level_configure(&self.core.queue, level_of(<int32_t> place), <int32_t> weight, <int32_t> running_max)
+        level_set_weight(&self.core.queue, level_of(<int32_t> place), <int32_t> weight)
 
     def set_strict(self, int64_t now_ns, int64_t pool, int64_t promote_after_ns, /):
         self.enter(now_ns)
@@ -219,9 +217,7 @@ cdef class Scheduler:
         cdef int32_t level = level_of(<int32_t> pool)
         if self.core.queue.shares[level].waiting > 0 or self.core.queue.shares[level].running > 0:
             raise ValueError(f"pool {pool} has requests: it must be empty to become strict")
-        self.core.queue.levels[level].strict = True
-        self.core.queue.plain = False
-        self.core.queue.levels[level].promote_ns = promote_after_ns
+        level_set_strict(&self.core.queue, level, promote_after_ns)
 
     # Nodes
 
@@ -366,10 +362,12 @@ cdef class Scheduler:
         return heap_top(&self.core.deadlines).key if self.core.deadlines.size > 0 else NEVER
 
     def position(self, int64_t handle, /):
-        cdef int32_t slot = slots_find(&self.core.slots, handle)
-        if slot == NIL or self.core.slots.requests[slot].state != WAITING:
-            return 0
-        return queue_position(&self.core.queue, slot)
+        return queue_position(&self.core.queue, slots_find(&self.core.slots, handle))
+
+    def position_if(self, int64_t place, uint64_t user, weight, int64_t deadline_ns, /):
+        self.require_place(place)
+        return queue_position_if(&self.core.queue, level_of(<int32_t> place), user,
+                                 <int32_t> limited("weight", weight, 1, WEIGHT_MAX), deadline_ns)
 
     def counters(self):
         return counter_numbers(&self.core)
@@ -382,6 +380,10 @@ cdef class Scheduler:
         self.require_group(group)
         return group_numbers(&self.core, <int32_t> group)
 
+    def limit(self, int64_t limit, /):
+        self.require_limit(limit)
+        return limit_numbers(&self.core, <int32_t> limit)
+
     def node(self, int64_t node, /):
         cdef int32_t index = node_find(&self.core.nodes, node)
         return {} if index == NIL else node_numbers(&self.core, index)
@@ -389,8 +391,7 @@ cdef class Scheduler:
     def user(self, int64_t place, uint64_t user, /):
         self.require_place(place)
         cdef int32_t index = user_find(&self.core.queue, user)
-        if index != NIL:
-            index = flow_find(&self.core.queue, index, level_of(<int32_t> place))
+        index = NIL if index == NIL else flow_find(&self.core.queue, index, level_of(<int32_t> place))
         return {} if index == NIL else flow_numbers(&self.core, index)
 
     def check(self):

@@ -41,13 +41,20 @@ cdef struct Level:         # what a share with children has in addition; same in
     Heap idle
     int64_t promote_ns     # STRICT levels: a request that waited that long may go before higher ranks
     int32_t pool
-    int32_t running_max    # 0: no limit
+    int32_t limit          # that it belongs to; 0: none
+    int32_t limit_next     # levels of one limit, in ascending order
     int32_t child          # levels below it, the one added last first
     int32_t sibling
     int32_t rank           # under a STRICT parent: smaller goes first
     int32_t unpromoted     # STRICT: dispatches since the last that was promoted
     uint8_t open           # pools: some node has room
     uint8_t strict
+
+cdef struct Limit:         # on what runs in all its places together; number 0 is none
+    int32_t running
+    int32_t running_max    # 0: no limit
+    int32_t places         # first of the levels that belong to it
+    uint8_t exists
 
 cdef struct User:
     uint64_t key
@@ -73,6 +80,7 @@ cdef struct FairQueue:
     Slots *slots
     Share *shares          # levels first (0 .. level_max - 1), then flows
     Level *levels
+    Limit *limits          # 1 .. limit_max
     User *users
     int32_t *table         # hash table: user index + 1, 0 where empty
     int32_t *position      # share -> index in the one heap that it is in
@@ -81,6 +89,7 @@ cdef struct FairQueue:
     int64_t rebase_at
     int32_t share_max
     int32_t level_max
+    int32_t limit_max
     uint32_t table_mask
     bint fifo
     bint plain             # not fifo, and no level was ever strict: every key is a virtual start
@@ -93,22 +102,30 @@ cdef struct FairQueue:
     int32_t user_free      # list of free users, linked by flows
     int32_t flow_count
     int32_t user_count
+    int32_t limit_count    # of limits; while there is none, nobody counts for them
     int64_t rebases
 
-cdef bint queue_init(FairQueue *queue, Slots *slots, int64_t flow_max, int32_t level_max, bint fifo,
-                     int64_t rebase_at, bint push_out,
-                     bint by_deadline) noexcept
+cdef bint queue_init(FairQueue *queue, Slots *slots, int64_t flow_max, int32_t level_max, int32_t limit_max,
+                     bint fifo, int64_t rebase_at, bint push_out, bint by_deadline) noexcept
 cdef void queue_free(FairQueue *queue) noexcept
 cdef int64_t special_key(FairQueue *queue, int32_t index) noexcept nogil
 cdef void rekey(FairQueue *queue, int32_t index) noexcept nogil
 cdef void enter(FairQueue *queue, int32_t index) noexcept nogil
 cdef void leave(FairQueue *queue, int32_t index) noexcept nogil
 cdef void user_refresh(FairQueue *queue, int32_t user) noexcept nogil
-cdef void level_add(FairQueue *queue, int32_t level, int32_t parent, int32_t weight, int32_t rank) noexcept nogil
-cdef void level_configure(FairQueue *queue, int32_t level, int32_t weight, int32_t running_max) noexcept nogil
-cdef void levels_refresh(FairQueue *queue, int32_t level) noexcept nogil
+cdef int32_t level_free(FairQueue *queue, int32_t first, int32_t count) noexcept nogil
+cdef void level_add(FairQueue *queue, int32_t level, int32_t parent, int32_t weight, int32_t rank,
+                    int32_t limit) noexcept nogil
+cdef void level_set_weight(FairQueue *queue, int32_t level, int32_t weight) noexcept nogil
+cdef void level_set_strict(FairQueue *queue, int32_t level, int64_t promote_ns) noexcept nogil
 cdef void level_remove(FairQueue *queue, int32_t level) noexcept nogil
 cdef void level_set_open(FairQueue *queue, int32_t level, bint is_open) noexcept nogil
+cdef int32_t limit_add(FairQueue *queue, int32_t running_max) noexcept nogil
+cdef void limit_set(FairQueue *queue, int32_t limit, int32_t running_max) noexcept nogil
+cdef void limit_remove(FairQueue *queue, int32_t limit) noexcept nogil
+cdef bint limit_is_above(FairQueue *queue, int32_t limit, int32_t level) noexcept nogil
+cdef void limits_count(FairQueue *queue, int32_t level, int32_t running) noexcept nogil
+cdef void limits_refresh(FairQueue *queue, int32_t level) noexcept nogil
 
 cdef inline int64_t charge(int64_t cost, int32_t weight) noexcept nogil:
     return VIRTUAL_UNIT * cost if weight == 1 else VIRTUAL_UNIT * cost // weight
@@ -125,10 +142,13 @@ cdef inline bint flow_is_eligible(FairQueue *queue, Share *share) noexcept nogil
     cdef User *user = &queue.users[share.user]
     return share.waiting > 0 and (user.running_max == 0 or user.running < user.running_max)
 
+cdef inline bint limit_is_full(FairQueue *queue, int32_t limit) noexcept nogil:
+    cdef Limit *it = &queue.limits[limit]
+    return it.running_max != 0 and it.running >= it.running_max
+
 cdef inline bint level_is_eligible(FairQueue *queue, int32_t index) noexcept nogil:
     cdef Level *level = &queue.levels[index]
-    return (level.ready.size > 0 and level.open
-            and (level.running_max == 0 or queue.shares[index].running < level.running_max))
+    return level.ready.size > 0 and level.open and (level.limit == 0 or not limit_is_full(queue, level.limit))
 
 cdef inline int64_t ready_key(FairQueue *queue, int32_t index) noexcept nogil:
     # Unless fifo or strict, in which case it is looked up.

@@ -7,7 +7,8 @@ States of a share, and what holds in each:
   READY    eligible; in the parent's ready heap, key start (or place in time), position = its index there
   IDLE     a flow with nothing waiting, nothing running and start > virtual time: kept only for what it owes, in the
            parent's idle heap
-  NOWHERE  not eligible: a user at its limit or with only running requests, or a pool without work or room
+  NOWHERE  not eligible: a user at its limit or with only running requests, or a pool or group without work, without
+           room, or under a limit that is full
 """
 
 from fairlead.core.crowd cimport crowd_free, crowd_init
@@ -20,31 +21,31 @@ from libc.stdint cimport INT32_MAX, int32_t, int64_t, uint32_t
 from libc.string cimport memset
 
 
-cdef bint queue_init(FairQueue *queue, Slots *slots, int64_t flow_max, int32_t level_max, bint fifo,
-                     int64_t rebase_at, bint push_out,
-                     bint by_deadline) noexcept:
+cdef bint queue_init(FairQueue *queue, Slots *slots, int64_t flow_max, int32_t level_max, int32_t limit_max,
+                     bint fifo, int64_t rebase_at, bint push_out, bint by_deadline) noexcept:
     """False: no memory; queue_free takes what there is."""
     cdef int64_t share_max = level_max + flow_max
     cdef int64_t i, table_size = 16
     cdef int32_t page_max = page_table_length(flow_max if flow_max > level_max else level_max)
     while table_size < 2 * flow_max:
         table_size *= 2
-    if share_max > INT32_MAX or table_size > INT32_MAX:
-        return False
+    CHECK(share_max <= INT32_MAX and table_size <= INT32_MAX)  # flows_max and groups_max see to that
     queue.shares = <Share *> core_calloc(share_max, sizeof(Share))
     queue.levels = <Level *> core_calloc(level_max, sizeof(Level))
+    queue.limits = <Limit *> core_calloc(<int64_t> limit_max + 1, sizeof(Limit))
     queue.users = <User *> core_calloc(flow_max, sizeof(User))
     queue.table = <int32_t *> core_calloc(table_size, sizeof(int32_t))
     queue.position = <int32_t *> core_calloc(share_max, sizeof(int32_t))
     queue.page_tables = <Entry **> core_calloc(2 * <int64_t> level_max * page_max, sizeof(Entry *))
-    if (queue.shares == NULL or queue.levels == NULL or queue.users == NULL or queue.table == NULL
-            or queue.position == NULL or queue.page_tables == NULL
+    if (queue.shares == NULL or queue.levels == NULL or queue.limits == NULL or queue.users == NULL
+            or queue.table == NULL or queue.position == NULL or queue.page_tables == NULL
             or not pages_init(&queue.pages, share_max, 2 * level_max)
             or (push_out and not crowd_init(queue, flow_max))):
         return False
     queue.slots = slots
     queue.share_max = <int32_t> share_max
     queue.level_max = level_max
+    queue.limit_max = limit_max
     queue.table_mask = <uint32_t> (table_size - 1)
     queue.fifo = fifo
     queue.plain = not fifo
@@ -71,6 +72,7 @@ cdef bint queue_init(FairQueue *queue, Slots *slots, int64_t flow_max, int32_t l
 cdef void queue_free(FairQueue *queue) noexcept:
     core_free(queue.shares)
     core_free(queue.levels)
+    core_free(queue.limits)
     core_free(queue.users)
     core_free(queue.table)
     core_free(queue.position)
@@ -91,15 +93,13 @@ cdef int64_t special_key(FairQueue *queue, int32_t index) noexcept nogil:
 
 
 cdef void rekey(FairQueue *queue, int32_t index) noexcept nogil:
-    """A READY share's key may have changed; under FIFO so may those above it."""
+    """Under FIFO, the key of a share that was READY may have changed, and so may those above it."""
     cdef Share *share
     while index != ROOT:
         share = &queue.shares[index]
         if share.where != READY:
             break
         heap_update(&queue.levels[share.parent].ready, ready_key(queue, index), share.stamp, index)
-        if not queue.fifo:
-            break
         index = share.parent
 
 
@@ -157,8 +157,19 @@ cdef void user_refresh(FairQueue *queue, int32_t user) noexcept nogil:
         index = share.user_next
 
 
-cdef void level_add(FairQueue *queue, int32_t level, int32_t parent, int32_t weight, int32_t rank) noexcept nogil:
+cdef int32_t level_free(FairQueue *queue, int32_t first, int32_t count) noexcept nogil:
+    """The first level of a range that is not in use, or NIL."""
+    cdef int32_t level
+    for level in range(first, first + count):
+        if queue.shares[level].parent == NIL:
+            return level
+    return NIL
+
+
+cdef void level_add(FairQueue *queue, int32_t level, int32_t parent, int32_t weight, int32_t rank,
+                    int32_t limit) noexcept nogil:
     """A pool under the root, which opens with its nodes, or a group under a pool or a group, which is always open."""
+    cdef int32_t *link
     cdef Share *share = &queue.shares[level]
     cdef Level *it = &queue.levels[level]
     CHECK(share.parent == NIL and share.waiting == 0 and share.running == 0)
@@ -168,35 +179,33 @@ cdef void level_add(FairQueue *queue, int32_t level, int32_t parent, int32_t wei
     share.stamp = 0
     share.where = NOWHERE
     it.virtual_time = 0
-    it.running_max = it.unpromoted = 0
+    it.unpromoted = 0
     it.rank = rank
     it.strict = False
     it.open = parent != ROOT
     it.pool = level - 1 if parent == ROOT else queue.levels[parent].pool
     it.sibling = queue.levels[parent].child
     queue.levels[parent].child = level
+    it.limit = limit
+    if limit != 0:
+        link = &queue.limits[limit].places
+        while link[0] != NIL and link[0] < level:
+            link = &queue.levels[link[0]].limit_next
+        it.limit_next = link[0]
+        link[0] = level
 
 
-cdef void level_configure(FairQueue *queue, int32_t level, int32_t weight, int32_t running_max) noexcept nogil:
+cdef void level_set_weight(FairQueue *queue, int32_t level, int32_t weight) noexcept nogil:
     cdef Share *share = &queue.shares[level]
     if share.where == READY:
         queue.levels[share.parent].ready_weight += weight - share.weight
     share.weight = weight
-    queue.levels[level].running_max = running_max
-    if share.where == READY:
-        if not level_is_eligible(queue, level):
-            leave(queue, level)
-    elif level_is_eligible(queue, level):
-        enter(queue, level)
 
 
-cdef void levels_refresh(FairQueue *queue, int32_t level) noexcept nogil:
-    """Less runs below a level: it and those above may be below their limits again."""
-    while level != ROOT:
-        if queue.levels[level].running_max != 0 and queue.shares[level].where != READY:
-            if level_is_eligible(queue, level):
-                enter(queue, level)
-        level = queue.shares[level].parent
+cdef void level_set_strict(FairQueue *queue, int32_t level, int64_t promote_ns) noexcept nogil:
+    queue.levels[level].strict = True
+    queue.levels[level].promote_ns = promote_ns
+    queue.plain = False
 
 
 cdef void level_remove(FairQueue *queue, int32_t level) noexcept nogil:
@@ -204,10 +213,16 @@ cdef void level_remove(FairQueue *queue, int32_t level) noexcept nogil:
     CHECK(queue.shares[level].waiting == 0 and queue.shares[level].running == 0)
     CHECK(queue.shares[level].where == NOWHERE and queue.levels[level].idle.size == 0)
     CHECK(queue.levels[level].child == NIL)
+    cdef int32_t limit = queue.levels[level].limit
     cdef int32_t *link = &queue.levels[queue.shares[level].parent].child
     while link[0] != level:
         link = &queue.levels[link[0]].sibling
     link[0] = queue.levels[level].sibling
+    if limit != 0:
+        link = &queue.limits[limit].places
+        while link[0] != level:
+            link = &queue.levels[link[0]].limit_next
+        link[0] = queue.levels[level].limit_next
     queue.shares[level].parent = NIL
 
 
@@ -220,3 +235,67 @@ cdef void level_set_open(FairQueue *queue, int32_t level, bint is_open) noexcept
         leave(queue, level)
     elif level_is_eligible(queue, level):
         enter(queue, level)
+
+
+cdef int32_t limit_add(FairQueue *queue, int32_t running_max) noexcept nogil:
+    """A new limit without places, or 0 when limit_max exist."""
+    cdef int32_t limit = 1
+    while limit <= queue.limit_max and queue.limits[limit].exists:
+        limit += 1
+    if limit > queue.limit_max:
+        return 0
+    queue.limits[limit].exists = True
+    queue.limits[limit].running_max = running_max
+    queue.limits[limit].places = NIL
+    queue.limit_count += 1
+    return limit
+
+
+cdef void limit_remove(FairQueue *queue, int32_t limit) noexcept nogil:
+    """Only of a limit without places, below which therefore nothing runs."""
+    CHECK(queue.limits[limit].exists and queue.limits[limit].places == NIL and queue.limits[limit].running == 0)
+    queue.limits[limit].exists = False
+    queue.limit_count -= 1
+
+
+cdef void limit_refresh(FairQueue *queue, int32_t limit) noexcept nogil:
+    """A limit or the count of what runs under it has changed: let its places in or out."""
+    cdef int32_t level = queue.limits[limit].places
+    cdef bint eligible
+    while level != NIL:
+        eligible = level_is_eligible(queue, level)
+        if eligible and queue.shares[level].where != READY:
+            enter(queue, level)
+        elif not eligible and queue.shares[level].where == READY:
+            leave(queue, level)
+        level = queue.levels[level].limit_next
+
+
+cdef void limit_set(FairQueue *queue, int32_t limit, int32_t running_max) noexcept nogil:
+    queue.limits[limit].running_max = running_max
+    limit_refresh(queue, limit)
+
+
+cdef bint limit_is_above(FairQueue *queue, int32_t limit, int32_t level) noexcept nogil:
+    """Does a level or one above it belong to the limit?"""
+    while level != ROOT and queue.levels[level].limit != limit:
+        level = queue.shares[level].parent
+    return level != ROOT
+
+
+cdef void limits_count(FairQueue *queue, int32_t level, int32_t running) noexcept nogil:
+    """A request in a level begins or ends to run."""
+    while level != ROOT:
+        if queue.levels[level].limit != 0:
+            queue.limits[queue.levels[level].limit].running += running
+        level = queue.shares[level].parent
+
+
+cdef void limits_refresh(FairQueue *queue, int32_t level) noexcept nogil:
+    """A request in a level has begun or ended to run: which limits does it fill, or leave with room again?"""
+    cdef Limit *limit
+    while level != ROOT:
+        limit = &queue.limits[queue.levels[level].limit]
+        if limit.running_max != 0 and 0 <= limit.running_max - limit.running <= 1:
+            limit_refresh(queue, queue.levels[level].limit)
+        level = queue.shares[level].parent

@@ -16,6 +16,8 @@ to read; bodies of known length are counted by the reader itself.
     END_CR, END_LF    the line end behind the last chunk           LF: done
 """
 
+from fairlead.wire.headers import Refused
+
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t
 
@@ -34,15 +36,6 @@ cdef enum:
     LF = 10
     LINE_MAX = 256          # bytes of a size with its extensions
     DIGITS_MAX = 15         # what has more is beyond every limit
-
-
-class Refused(Exception):
-    """A request that goes no further. code: one of the router's error codes; the connection is closed after it."""
-
-    def __init__(self, code, message):
-        super().__init__(message)
-        self.code = code
-        self.message = message
 
 
 cdef Py_ssize_t broken(str what) except -1:

@@ -1,7 +1,8 @@
 """A client's connection; see lane.pyx."""
 
+from fairlead.wire.headers cimport Headers
 from fairlead.wire.patience cimport Patience
-from fairlead.wire.reader cimport Headers, Reader
+from fairlead.wire.reader cimport Reader
 from libc.stdint cimport int64_t
 
 cdef class Inbound:

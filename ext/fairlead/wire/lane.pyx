@@ -22,10 +22,11 @@ import re
 import socket
 import struct
 
-from fairlead.wire.reader import Refused
+from fairlead.wire.headers import Refused
 
+from fairlead.wire.headers cimport Headers
 from fairlead.wire.patience cimport BODY, CALL, CLOSED, CLOSING, INNER, READING, Patience, Settings
-from fairlead.wire.reader cimport Headers, Reader, too_large
+from fairlead.wire.reader cimport Reader, too_large
 from libc.stdint cimport int64_t
 
 log = logging.getLogger("fairlead.lane")
@@ -206,9 +207,8 @@ cdef class Lane(Patience):
         cdef Reader reader = self.reader
         cdef Settings settings = self.settings
         self.request_id = settings.request_id(reader.headers)
-        coding = reader.headers.first.get("content-encoding")
-        if coding is not None:
-            error = settings.wrong_coding(coding)
+        if "content-encoding" in reader.headers.first:
+            error = settings.wrong_coding(reader.headers["content-encoding"])
             if error is not None:
                 self.refuse_head(error)
                 return

@@ -1,14 +1,8 @@
 """One client's requests as llhttp reads them; see reader.pyx."""
 
 from fairlead.wire.chunks cimport Chunks
+from fairlead.wire.headers cimport Headers
 from libc.stdint cimport int64_t
-
-cdef class Headers:
-    cdef readonly list pairs   # (name as it was sent, value), in order
-    cdef dict first            # the first value of each name, which is in lower case
-
-    cpdef get(self, name, default=*)
-    cdef add(self, bytes name, bytes value)
 
 cdef class Reader:
     cdef object parser

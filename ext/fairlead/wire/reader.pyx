@@ -10,7 +10,6 @@ length; else that parser is thrown away.
 """
 
 import re
-from collections.abc import Mapping
 from io import BytesIO
 
 from httptools import (
@@ -21,82 +20,21 @@ from httptools import (
     HttpRequestParser,
 )
 
-from fairlead.wire.chunks import Refused
+from fairlead.wire.headers import Refused
 
 from cpython.bytes cimport PyBytes_GET_SIZE
 from fairlead.wire.chunks cimport Chunks
+from fairlead.wire.headers cimport Headers
 from libc.stdint cimport int64_t
 
 cdef enum:
     # aiohttp's own limits: the lane accepts nothing that aiohttp would refuse.
     LINE_MAX = 8190        # bytes of a target, or of a header's name and value together
     HEADERS_MAX = 128
-    NAMES_MAX = 1024       # spellings of header names that are remembered
-    NAME_MAX = 64          # bytes of such a name
     LENGTH_DIGITS_MAX = 15
     METHOD_MAX = 24
 
-cdef dict NAMES = {}
-# Two of these would be two opinions.
-cdef frozenset ONCE = frozenset((
-    "content-length", "content-location", "content-range", "content-type", "etag", "host", "max-forwards", "server",
-    "transfer-encoding", "user-agent",
-))
 cdef object HOST = re.compile(rb"[A-Za-z0-9._~%!$&'()*+,;=:\[\]-]*")
-
-
-cdef class Headers:
-    """A request's headers: a read-only, case-insensitive mapping."""
-
-    def __init__(self):
-        self.pairs = []
-        self.first = {}
-
-    cpdef get(self, name, default=None):
-        """The first value of that name."""
-        value = self.first.get(name)  # most ask in lower case
-        if value is None:
-            value = self.first.get(name.lower())
-        return default if value is None else value
-
-    def getall(self, name):
-        lower = name.lower()
-        return [value for key, value in self.pairs if key.lower() == lower]
-
-    def items(self):
-        return self.first.items()
-
-    def __getitem__(self, name):
-        return self.first[name.lower()]
-
-    def __contains__(self, name):
-        return name.lower() in self.first
-
-    def __iter__(self):
-        return iter(self.first)
-
-    def __len__(self):
-        return len(self.first)
-
-    cdef add(self, bytes name, bytes value):
-        cdef tuple spelt = NAMES.get(name)
-        cdef str lower, text
-        if spelt is None:
-            text = name.decode("ascii")
-            spelt = (text, text.lower())
-            if len(name) <= NAME_MAX and len(NAMES) < NAMES_MAX:
-                NAMES[name] = spelt
-        lower = spelt[1]
-        # What is no UTF-8 comes back byte for byte when it is written.
-        text = value.rstrip(b" \t").decode("utf-8", "surrogateescape")
-        self.pairs.append((spelt[0], text))
-        if lower not in self.first:
-            self.first[lower] = text
-        elif lower in ONCE:
-            raise Refused("bad_request", f"the header {lower} is given twice: send it once")
-
-
-Mapping.register(Headers)
 
 
 cdef class Reader:
@@ -275,19 +213,19 @@ cdef class Reader:
         if host is None:
             if self.minor == 1:
                 raise Refused("bad_request", "the Host header is missing")
-        elif not HOST.fullmatch(host.encode("utf-8", "surrogateescape")):
+        elif not HOST.fullmatch(host):
             raise Refused("bad_request", "the Host header is not HOST[:PORT]")
         if coding is not None:
             if self.minor == 0:
                 raise Refused("bad_request", "Transfer-Encoding in an HTTP/1.0 request: send Content-Length")
-            if coding.lower() != "chunked":
+            if coding.lower() != b"chunked":
                 raise Refused("unsupported_coding", "the Transfer-Encoding is not chunked: send the body as it is")
             self.chunked = True
             self.chunks = Chunks()
         elif "content-length" in headers.first:
             self.length = content_length(headers.first["content-length"])
         expected = headers.first.get("expect")
-        if expected is not None and expected.lower() != "100-continue":
+        if expected is not None and expected.lower() != b"100-continue":
             raise Refused("expectation_failed", "the Expect header is not 100-continue")
         if self.method == b"CONNECT":
             raise Refused("unsupported_method", "the method is CONNECT: this server is no tunnel")
@@ -327,9 +265,9 @@ cdef class Reader:
         self.body = data
 
 
-cdef int64_t content_length(str text) except -1:
+cdef int64_t content_length(bytes text) except -1:
     """llhttp has read it as digits; what it counts beyond that no limit allows."""
-    if not (text.isascii() and text.isdigit()):
+    if not text.isdigit():
         raise Refused("bad_request", "the Content-Length is not a number")
     if len(text) > LENGTH_DIGITS_MAX:
         raise Refused("request_too_large", "the Content-Length is beyond every limit")

@@ -103,6 +103,7 @@ class Scheduler:
         nodes_max: int = 256,
         pools_max: int = 64,
         groups_max: int = 0,
+        limits_max: int = 0,
         decisions_max: int = 256,
         order: int = ...,
         within_user: int = ...,
@@ -115,27 +116,28 @@ class Scheduler:
         seed: int = 1,
     ) -> Self: ...
 
-    # Pools and nodes -----------------------------------------------------------------------------
-    def add_pool(self, now_ns: int, weight: int = 1, /) -> int:
-        """A new pool's index. Raises ValueError when pools_max exist."""
+    # Pools ---------------------------------------------------------------------------------------
+    def add_pool(self, now_ns: int, weight: int = 1, limit: int = 0, /) -> int:
+        """A new pool's index. limit: see add_limit; 0: none. Raises ValueError when pools_max exist."""
 
     def remove_pool(self, now_ns: int, pool: int, /) -> None:
         """Forget a pool. Raises ValueError while requests wait or run in it or a node belongs to it."""
 
-    # Groups: tiers and teams ----------------------------------------------------------------------
+    # Groups: tiers and teams ---------------------------------------------------------------------
     # A tree below each pool. A *place* is a pool or a group: users that are submitted to it compete there with its
     # groups, by weight, on equal terms. A group's share of its parent is its own, whatever the number of its users.
 
-    def add_group(self, now_ns: int, parent: int, weight: int = 1, rank: int = 0, /) -> int:
+    def add_group(self, now_ns: int, parent: int, weight: int = 1, rank: int = 0, limit: int = 0, /) -> int:
         """A new group's number (pools_max and up), under a pool or group. rank (smaller first) counts only under a
-        strict pool. Raises ValueError when groups_max exist."""
+        strict pool. limit: see add_limit; 0: none. Raises ValueError when groups_max exist, or when a place above
+        belongs to the same limit."""
 
     def remove_group(self, now_ns: int, group: int, /) -> None:
         """Forget a group. Raises ValueError while requests wait or run in it or it has groups."""
 
-    def set_limits(self, now_ns: int, place: int, weight: int, running_max: int, /) -> None:
-        """The weight of a pool or group among its siblings, and how many of its requests may run (0: no limit).
-        The charges of what runs are corrected at the new weight: meant for when nothing does."""
+    def set_weight(self, now_ns: int, place: int, weight: int, /) -> None:
+        """The weight of a pool or group among its siblings. The charges of what runs are corrected at the new weight:
+        meant for when nothing does."""
 
     def set_strict(self, now_ns: int, pool: int, promote_after_ns: int, /) -> None:
         """Serve this pool's groups by rank instead of weight: the smallest first. Of four dispatches at most one goes
@@ -147,6 +149,25 @@ class Scheduler:
         """waiting, running, weight, virtual_start, virtual_time, eligible (users and groups below it that are),
         eligible_weight."""
 
+    # Limits --------------------------------------------------------------------------------------
+    # A limit is shared by places: what runs in all of them together counts, wherever they are. A place belongs to the
+    # limit that it was made with as long as it exists, or to none. So a team that has a group under each tier of each
+    # pool has one limit. Every place above a request may belong to another one, and all of them hold.
+
+    def add_limit(self, now_ns: int, running_max: int, /) -> int:
+        """A new limit's number (1 and up). running_max: requests that may run in its places together (0: no limit).
+        Raises ValueError when limits_max exist."""
+
+    def set_limit(self, now_ns: int, limit: int, running_max: int, /) -> None:
+        """Another running_max, from here on. Fewer than run at the moment: they run on, nothing new starts."""
+
+    def remove_limit(self, now_ns: int, limit: int, /) -> None:
+        """Forget a limit. Raises ValueError while a place belongs to it."""
+
+    def limit(self, limit: int, /) -> dict[str, int]:
+        """running, running_max, places (that belong to it)."""
+
+    # Nodes ---------------------------------------------------------------------------------------
     def add_node(self, now_ns: int, slots: int, /) -> int:
         """A new node's handle (generation << 32 | index), DOWN, in no pool. ValueError when nodes_max exist."""
 
@@ -188,13 +209,13 @@ class Scheduler:
         starts when one is free. user_waiting_max: 0 means no limit, NEVER_WAIT that the
         caller will cancel it unless it starts with the next drain: no limit, and nobody gives way to it.
         A request that can start at once (a slot is free for its pool, nobody eligible waits there, its user
-        is below its limit) is never refused, except with QUEUE_FULL when requests that came back from nodes have
-        filled the table. With PUSH_OUT it is not refused with QUEUE_FULL either while fewer requests of its user wait
-        (in all pools) than the user's share: waiting_max * weight / (weights of all users with waiting requests,
-        with its own), nor with BYTES_FULL while it fits into the same share of waiting_bytes_max. Then the last
-        request in the queue of the user with the largest waiting / weight (bytes / weight) gives way, as often as
-        needed; ties: the user that came to the table last. Drain reports it as PUSHED_OUT and must be called before
-        the next submit, or that may be refused for want of a slot.
+        and its places are below their limits) is never refused, except with QUEUE_FULL when requests that came back
+        from nodes have filled the table. With PUSH_OUT it is not refused with QUEUE_FULL either while fewer requests
+        of its user wait (in all pools) than the user's share: waiting_max * weight / (weights of all users with
+        waiting requests, with its own), nor with BYTES_FULL while it fits into the same share of waiting_bytes_max.
+        Then the last request in the queue of the user with the largest waiting / weight (bytes / weight) gives way, as
+        often as needed; ties: the user that came to the table last. Drain reports it as PUSHED_OUT and must be called
+        before the next submit, or that may be refused for want of a slot.
         Refusals are checked in the order USER_QUEUE_FULL, QUEUE_FULL, BYTES_FULL.
         """
 
@@ -231,7 +252,11 @@ class Scheduler:
     def position(self, handle: int, /) -> int:
         """Place in line told to a client: k = 1, 2, ... within its user's queue; then for its user, and for each group
         above it up to the pool: k = min(all waiting at that level, ceil(k * eligible weight / weight)), or under a
-        strict pool k + all that wait in groups of smaller rank. 0: not waiting."""
+        strict pool k + all that wait in groups of smaller rank. Under FIFO: all that wait in the pool, which is the
+        place of the request that came last. 0: not waiting."""
+
+    def position_if(self, place: int, user: int, weight: int, deadline_ns: int, /) -> int:
+        """What position would say of a request that was submitted so now, and had to wait."""
 
     def counters(self) -> dict[str, int]:
         """received, refused, refused_queue_full, refused_user_queue_full, refused_bytes_full, pushed_out, dispatched,

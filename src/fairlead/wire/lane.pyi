@@ -3,8 +3,8 @@
 import asyncio
 from typing import final
 
+from fairlead.wire.headers import Headers
 from fairlead.wire.patience import Settings
-from fairlead.wire.reader import Headers
 
 @final
 class Inbound:

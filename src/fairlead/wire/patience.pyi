@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, final
 
+from fairlead.wire.headers import Headers
 from fairlead.wire.lane import Inbound, Lane
-from fairlead.wire.reader import Headers
 
 @final
 class Settings:

@@ -1,4 +1,4 @@
-"""One client's requests as llhttp reads them, and what llhttp lets through and a router must not."""
+"""Header lines, in both directions: kept as bytes, and read only when somebody asks."""
 
 from collections.abc import Iterator, Mapping
 from typing import final
@@ -17,6 +17,12 @@ class Headers(Mapping[str, str]):
 
     @property
     def pairs(self) -> list[tuple[str, str]]: ...
+    def lines(self, passed: frozenset[str], prefix: str) -> bytes:
+        """Those whose names (in lower case) are passed on, or begin with the prefix, as lines of a head."""
+
+    def is_repeated(self, name: str) -> bool:
+        """Whether there is more than one of that name."""
+
     def getall(self, name: str) -> list[str]: ...
     def __getitem__(self, name: str) -> str: ...
     def __iter__(self) -> Iterator[str]: ...

@@ -1,0 +1,44 @@
+# What is compiled of upstream_connection.py: the attributes of its class are C's, the code is the Python there.
+
+cdef class Connection:
+    cdef object _owner
+    cdef readonly object _transport
+    cdef object _parser
+    cdef object _poller
+    cdef object _exchange
+    cdef bytes _head
+    cdef bytes _body
+    cdef bytes _start
+    cdef list _headers
+    cdef Py_ssize_t _unsent
+    cdef Py_ssize_t _header_bytes
+    cdef Py_ssize_t _overhead
+    cdef int _header_count
+    cdef int _continues
+    cdef bint _complete
+    cdef bint _dead
+    cdef bint _head_done
+    cdef bint _keep_alive
+    cdef bint _paused
+    cdef bint _reused
+    cdef bint _sized
+    cdef bint _writable
+    cdef readonly bint adopted
+    cdef readonly object early
+    cdef public double idle_since
+
+    cpdef begin(self, exchange, bytes head, bytes body, bint reused)
+    cpdef bint quiet(self)
+    cpdef pause(self)
+    cpdef resume(self)
+    cpdef abort(self)
+    cpdef drop(self)
+    cdef _reset(self, bytes head, bytes body, bint reused)
+    cdef _send_more(self)
+    cdef _feed(self, bytes data)
+    cdef _end(self, bint surplus)
+    cdef _lose(self, kind, detail)
+    cdef _detach(self)
+    cdef _node_left(self, kind, detail)
+    cdef _idle_noise(self, kind, detail)
+    cdef _callback_raised(self, error)
