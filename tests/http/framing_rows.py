@@ -158,14 +158,22 @@ TAKEN = (
     Taken("chunks, upper case", in_chunks(b"%X\r\n%b\r\n00\r\n\r\n" % (len(CHAT), CHAT), b"X: y"), CHAT),
     Taken("one byte chunks", in_chunks(b"".join(b"1\r\n%c\r\n" % byte for byte in CHAT) + b"0\r\n\r\n"), CHAT),
     Taken("extensions", in_chunks(b"%x;a=b;c\r\n%b\r\n0;d\r\n\r\n" % (len(CHAT), CHAT)), CHAT),
-    Taken("upgrade to HTTP/2", sized(b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: x"), CHAT),
+    Taken(
+        "upgrade to HTTP/2", sized(b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: x"), CHAT
+    ),
     Taken("upgrade to WebSocket", sized(b"Connection: Upgrade", b"Upgrade: websocket"), CHAT),
-    Taken("upgrade, in chunks", in_chunks(b"%x\r\n%b\r\n0\r\n\r\n" % (len(CHAT), CHAT), b"Connection: Upgrade", b"Upgrade: x"), CHAT),
-    Taken("hop-by-hop headers listed", sized(b"Connection: authorization, x-api-key", b"Authorization: Bearer x"), CHAT),
+    Taken(
+        "upgrade, in chunks",
+        in_chunks(b"%x\r\n%b\r\n0\r\n\r\n" % (len(CHAT), CHAT), b"Connection: Upgrade", b"Upgrade: x"),
+        CHAT,
+    ),
+    Taken(
+        "hop-by-hop headers listed", sized(b"Connection: authorization, x-api-key", b"Authorization: Bearer x"), CHAT
+    ),
     Taken("underscores", sized(b"Transfer_Encoding: chunked", b"Content_Length: 0"), CHAT),
     Taken("forged origin", sized(b"X-Forwarded-For: 10.0.0.1", b"X-Real-IP: 10.0.0.1", b"X-Router-Id: 1"), CHAT),
     Taken("128 headers", sized(*MANY[:126]), CHAT),
     Taken("header of 8 kB", sized(b"X: " + b"y" * 8000), CHAT),
     Taken("body that is a request", post(b"Content-Length: %d" % len(INSIDE), body=INSIDE), b""),
     Taken("chunk that is a request", in_chunks(b"%x\r\n%b\r\n0\r\n\r\n" % (len(INSIDE), INSIDE)), b""),
-)  # fmt: skip
+)

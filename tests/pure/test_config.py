@@ -210,7 +210,7 @@ def test_flags_are_taken_as_they_are() -> None:
         ("zzz: 1", "f.yaml:2: zzz: unknown key; known keys: listen, admin, trusted_proxies, identity, nodes, users, "),
         ("queue: {tier: {}}", "f.yaml:2: queue.tier: unknown key; nearest known key: tiers"),
         ("retries: {max: 2}", "f.yaml:2: retries: unknown key; "),
-        ("timeouts: {head: 1s}", "f.yaml:2: timeouts.head: unknown key; "),
+        ("timeouts: {header: 1s}", "f.yaml:2: timeouts.header: unknown key; "),
         ("log: {requests: stdout}", "f.yaml:2: log.requests: unknown key; "),
         ("users: {a: {tier: high}}", "f.yaml:2: users.a.tier: unknown key; "),
         ('"a\\nb": 1', "f.yaml:2: 'a\\nb': unknown key; "),

@@ -19,7 +19,6 @@ to read; bodies of known length are counted by the reader itself.
 from fairlead.wire.headers import Refused
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from libc.stdint cimport int64_t
 
 cdef enum:
     SIZE

@@ -4,9 +4,9 @@ Promise: a request that passes is read the same way by every HTTP program behind
 its body ends. All else is refused with a status and the reason, before anything of it has gone anywhere.
 
 Theory. llhttp reads heads, strictly (no leniency is switched on); a strict head ends at its first CRLF CRLF, so it is
-fed alone, and what follows it has not been looked at by anybody. Bodies are framed here: one of known length is counted,
-one in chunks is read by chunks.pyx. llhttp, which waits for the body, gets it where it is all there and of known
-length; else that parser is thrown away.
+fed alone, and what follows it has not been looked at by anybody. Bodies are framed here: one of known length is
+counted, one in chunks is read by chunks.pyx. llhttp, which waits for the body, gets it where it is all there and of
+known length; else that parser is thrown away.
 """
 
 import re
