@@ -101,6 +101,19 @@ def test_a_node_that_must_not_be_asked_is_not(no_leaks: Run, wanted: bool) -> No
     no_leaks(main)
 
 
+def test_an_engine_that_comes_back_may_be_another(no_leaks: Run) -> None:
+    async def main() -> None:
+        async with routed([QUICK], queue=BY_TOKEN) as rig:
+            (node,) = rig.router.registry.nodes()
+            await taught(rig)
+            assert node.habits.of(CHAT, MODEL).asks
+            rig.router.registry.report_connect_failure(node)
+            await rig.until(lambda: node.up, "that the node is well again")
+            assert not node.habits.of(CHAT, MODEL).asks
+
+    no_leaks(main)
+
+
 def test_an_estimate_is_no_more_than_the_models_of_all_nodes_hold(no_leaks: Run) -> None:
     async def main() -> None:
         small, large = replace(QUICK, kv_tokens=15), replace(QUICK, name="two", kv_tokens=20)

@@ -72,15 +72,6 @@ def test_servegen_s_clients_are_drawn_by_their_rates_spread_and_lengths(tmp_path
     assert traces.read(path, duration_s=1000, scale=0.5, seed=4).arrival_ns != trace.arrival_ns
 
 
-def test_servegen_s_own_clients() -> None:
-    path = Path(__file__).resolve().parents[2] / "benches/traces/servegen_msmall_clients.csv"
-    if not path.exists():
-        pytest.skip("the sources are not at hand")
-    trace = traces.read(path, duration_s=60, scale=0.05)
-    assert len(trace.users) == 43
-    assert len(trace) == pytest.approx(0.05 * 60 * 1170, rel=0.2)
-
-
 def test_times_without_a_zone_are_the_same_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "t.csv"
     path.write_text(

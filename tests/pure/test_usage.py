@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairlead.usage import EVENT_MAX, TAIL_MAX, Events, Tail, Usage, ask
+from fairlead.usage import EVENT_MAX, HABITS_MAX, PER_EVENT_MAX, TAIL_MAX, Events, Habit, Habits, Tail, Usage, ask
 
 ROLE = b'data: {"id":"1","choices":[{"index":0,"delta":{"role":"assistant","content":""}}]%b}\n\n'
 TOKEN = b'data: {"id":"1","choices":[{"index":0,"delta":{"content":"tok"}}]%b}\n\n'
@@ -283,3 +283,64 @@ def test_noise_never_raises() -> None:
         for _ in range(rng.randrange(4)):
             body[rng.randrange(1, len(body))] = rng.choice(b'{}[]",:\\ax1')
         ask(bytes(body))
+
+
+# The engine ----------------------------------------------------------------------------------------
+
+TIMED = (
+    b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}],"timings":{"cache_n":4,"prompt_n":3,'
+    b'"predicted_n":2,"predicted_ms":0.5}}\n\n'
+)
+
+
+def test_llama_cpp_s_timings_are_usage_that_nobody_asked_for() -> None:
+    stream = ROLE % b"" + 2 * (TOKEN % b"") + TIMED + DONE
+    for strip in (True, False):
+        reader = Events(strip=strip)
+        assert through(reader, stream) == stream
+        assert reader.usage == Usage(7, 4, 2)
+    for odd in (b'{"prompt_n":"x","predicted_n":-1}', b"[1]", b"null", b"{}"):
+        reader = Events(strip=True)
+        event = b'data: {"choices":[],"timings":%b}\n\n' % odd
+        assert through(reader, event) == event
+        assert reader.usage == Usage()
+
+
+def stream_of(events: int, nulls: bool = False) -> Events:
+    reader = Events(strip=False)
+    reader.events, reader.nulls = events, nulls
+    return reader
+
+
+def test_tokens_of_an_event_are_the_mean_over_events_and_one_odd_answer_counts_little() -> None:
+    habit = Habit()
+    assert habit.tokens_in(100) == 100
+    habit.learn(stream_of(0), 1000, unasked=False)  # what nobody saw teaches nothing
+    assert habit.tokens_in(100) == 100
+    for _ in range(10):
+        habit.learn(stream_of(100), 250, unasked=False)
+    assert habit.tokens_in(100) == 250
+    habit.learn(stream_of(1), 1_000_000, unasked=False)
+    assert habit.tokens_in(100) <= 250 + PER_EVENT_MAX / 10
+    habit.learn(stream_of(100), None, unasked=False)
+    assert habit.tokens_in(0) == 0
+
+
+def test_an_engine_that_changes_is_believed_in_time() -> None:
+    habit = Habit()
+    for _ in range(1000):
+        habit.learn(stream_of(1000), 1000, unasked=False)
+    for _ in range(200):
+        habit.learn(stream_of(1000), 4000, unasked=False)
+    assert 390 <= habit.tokens_in(100) <= 400
+
+
+def test_habits_are_bounded_and_kept_for_each_path_and_model() -> None:
+    habits = Habits()
+    first = habits.of("/a", "m")
+    assert habits.of("/a", "m") is first
+    assert habits.of("/b", "m") is not first
+    for number in range(HABITS_MAX):
+        habits.of("/a", f"m{number}")
+        assert len(habits._kept) <= HABITS_MAX
+    assert habits.of("/a", "m") is not first

@@ -75,6 +75,12 @@ def test_arena() -> None:
     assert all(sum(row["service"] for row in found[p]["users"]) == found["fifo"]["service"] for p in POLICIES)
 
 
+def test_servegen_s_clients_are_those_of_the_file() -> None:
+    trace = traces.read(ARENA.with_name("servegen_msmall_clients.csv"), duration_s=60, scale=0.05)
+    assert len(trace.users) == 43
+    assert len(trace) == pytest.approx(0.05 * 60 * 1170, rel=0.2)
+
+
 def test_overload_as_measured() -> None:
     trace = mixes.synthetic(mixes.parse_mix("light:1.5/s:256:256:even,heavy:3/s:256:256:even"), 360)
     result = simulate(trace, ENGINE, "wfq")
