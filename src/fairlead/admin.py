@@ -7,7 +7,7 @@ Nothing here is on the way of a request.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol
 
 import orjson
@@ -21,11 +21,12 @@ from fairlead.listener import SERVER, error_response, json_response, request_id_
 from fairlead.metrics import CONTENT_TYPE, Exposition, Meter
 from fairlead.policy import REQUEST_ID
 from fairlead.strict import shown
+from fairlead.user_list import PoolModels, UserList
 
 LOOPBACK_NAMES: Final = frozenset(("localhost", "127.0.0.1", "[::1]"))
 
 
-class NodeList(Protocol):
+class NodeList(PoolModels, Protocol):
     """What is shown of the registry."""
 
     def describe(self) -> list[dict[str, Any]]: ...
@@ -51,15 +52,18 @@ class Admin:
         self._nodes = nodes
         self._exposition = exposition
         self._health = health
-        self._routes: dict[str, Callable[[str], web.Response]] = {
+        self._users = UserList(meter.users, meter.unit, driver, nodes)
+        # Of the query and the request's id.
+        self._routes: dict[str, Callable[[str, str], Awaitable[web.Response]]] = {
             "/metrics": self._metrics,
             "/api/queue/stats": self._queue_stats,
             "/api/invariants": self._invariants,
             "/api/nodes": self._list_nodes,
+            "/api/users": self._list_users,
         }
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        request_id, path = request_id_of(request.headers), request.raw_path.partition("?")[0]
+        request_id, (path, _, query) = request_id_of(request.headers), request.raw_path.partition("?")
         try:
             self._check_host(request.headers.get("Host", ""))
             if path in HEALTH:
@@ -69,7 +73,7 @@ class Admin:
             if route is None:
                 raise ApiError("not_found", f"there is nothing at {shown(path)}: see {', '.join(self._routes)}")
             allow(request, path, "GET", "HEAD")
-            return route(request_id)
+            return await route(query, request_id)
         except ApiError as error:
             response = error_response(error, path, request_id)
             response.force_close()
@@ -83,11 +87,11 @@ class Admin:
             message = f"the Host header is {shown(host)}: ask for {' or '.join(sorted(self._hosts))}"
             raise ApiError("bad_request", message)
 
-    def _metrics(self, request_id: str) -> web.Response:
+    async def _metrics(self, _query: str, request_id: str) -> web.Response:
         headers = {"Content-Type": CONTENT_TYPE, REQUEST_ID: request_id, "Server": SERVER}
-        return web.Response(body=self._exposition.text(), headers=headers)
+        return web.Response(body=await self._exposition.text(), headers=headers)
 
-    def _queue_stats(self, request_id: str) -> web.Response:
+    async def _queue_stats(self, _query: str, request_id: str) -> web.Response:
         counters, hour = self._driver.counters(), self._meter.hour.sums(self._driver.now_ns())
         stats = {
             "waiting_count": counters["waiting"],
@@ -99,10 +103,13 @@ class Admin:
         }
         return json_response(orjson.dumps(stats), request_id)
 
-    def _list_nodes(self, request_id: str) -> web.Response:
+    async def _list_nodes(self, _query: str, request_id: str) -> web.Response:
         return json_response(orjson.dumps({"nodes": self._nodes.describe()}), request_id)
 
-    def _invariants(self, request_id: str) -> web.Response:
+    async def _list_users(self, query: str, request_id: str) -> web.Response:
+        return json_response(orjson.dumps(await self._users.document(query)), request_id)
+
+    async def _invariants(self, _query: str, request_id: str) -> web.Response:
         """Two sides count the same things in different ways; here they are compared."""
         failures: list[str] = []
         try:
@@ -110,21 +117,31 @@ class Admin:
         except AssertionError as error:
             failures.append(str(error))
         counters = self._driver.counters()
+        users_waiting, users_running = self._meter.users.held()
         numbers = {
             "waiting": counters["waiting"],
             "gateway_waiting": self._gateway.waiting(),
+            "users_waiting": users_waiting,
             "leases": counters["running"],
             "open_exchanges": self._gateway.exchanges(),
+            "users_running": users_running,
             "received": counters["received"],
             "accounted": sum(counters[word] for word in LEDGER),
         }
-        for one, other in (("waiting", "gateway_waiting"), ("leases", "open_exchanges"), ("received", "accounted")):
+        for one, other in COMPARED:
             if numbers[one] != numbers[other]:
                 failures.append(f"{one} is {numbers[one]}, {other} is {numbers[other]}")
         body = orjson.dumps({"ok": not failures, "failures": failures, **numbers, "ledger": counters})
         return json_response(body, request_id, status=500 if failures else 200)
 
 
+COMPARED: Final = (
+    ("waiting", "gateway_waiting"),
+    ("waiting", "users_waiting"),
+    ("leases", "open_exchanges"),
+    ("leases", "users_running"),
+    ("received", "accounted"),
+)
 # received = the sum of these, at any time.
 LEDGER: Final = (
     "refused",

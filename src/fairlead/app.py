@@ -21,6 +21,8 @@ from fairlead.listener import Inference, Limits, Listener
 from fairlead.metrics import Exposition, Meter
 from fairlead.nodes import Registry
 from fairlead.places import Shape
+from fairlead.policy import cost_unit
+from fairlead.records import NONE, RequestLog
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +57,9 @@ class Router:
         loop = loop or asyncio.get_running_loop()
         self._config = config
         self.driver = make_driver(config, loop, clock, seed)
-        self.meter = Meter()
+        target, policy = config.log.requests, config.queue.policy
+        self.request_log = None if target == NONE else RequestLog(target, cost_unit(policy))
+        self.meter = Meter(policy, config.users, self.request_log)
         self.registry = Registry(loop, config, self.driver)
         self.gateway = Gateway(config, self.driver, self.registry, self.meter)
         self.registry.moved = self.gateway.model_moved
@@ -81,8 +85,10 @@ class Router:
         return {name: each.address for name, each in listeners.items() if each is not None and each.address is not None}
 
     async def start(self) -> None:
-        """Listen and ask the nodes. OSError: an address can't be had; nothing is left then."""
+        """Listen and ask the nodes. OSError: an address can't be had; LogError: the log can't. Nothing is left then."""
         try:
+            if self.request_log is not None:
+                self.request_log.open()
             if self._admin is not None and self._config.admin is not None:
                 await self._admin.start(*self._config.admin)
             await self._public.start(*self._config.listen)
@@ -110,6 +116,8 @@ class Router:
             await self._admin.close()
         await self.registry.stop()
         self.driver.close()
+        if self.request_log is not None:
+            await self.request_log.close()
 
     def _why_not_ready(self) -> str | None:
         if self.gateway.draining:

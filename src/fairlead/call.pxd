@@ -27,6 +27,7 @@ cdef class Call(Ticket):
     cdef public Outgoing outgoing
     cdef public Surroundings surroundings
     cdef public int64_t total_deadline_ns
+    cdef public str user_name
     # the queue's side
     cdef public object estimate_s
     cdef public bint never_wait
@@ -38,6 +39,8 @@ cdef class Call(Ticket):
     # the node's side
     cdef public int64_t connected_ns
     cdef public int64_t dispatched_ns
+    cdef public object error
+    cdef public int64_t first_byte_ns
     cdef public int64_t last_byte_ns
     cdef public object link
     cdef public object node
@@ -47,6 +50,9 @@ cdef class Call(Ticket):
     cdef public int status
     cdef public bint stream
     cdef public bint whole_event
+    # the meter's
+    cdef public object flow
+    cdef public object tally
 
     cpdef client_gone(self)
     cpdef pause(self)
@@ -58,5 +64,5 @@ cdef class Call(Ticket):
     cdef _fail(self, error, bint charged=*)
     cdef _tell(self, was, error)
     cdef _last_event(self, error)
-    cdef _end(self, int outcome, bint charged=*)
+    cdef _end(self, int outcome, str word, bint charged=*)
     cdef int64_t _price(self, int outcome, was) except? -1

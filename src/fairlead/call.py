@@ -27,16 +27,17 @@ from typing import Any, Final, Protocol
 
 from fairlead import headers, refusals
 from fairlead.config import TimeoutsConfig
-from fairlead.core.scheduler import CANCELLED, COMPLETED, FAILED, NO_NODE, PUSHED_OUT
+from fairlead.core.scheduler import CANCELLED, COMPLETED, EXPIRED, FAILED, NO_NODE, PUSHED_OUT
 from fairlead.driver import Driver, Ticket
 from fairlead.errors import ApiError
 from fairlead.headers import HeaderList, NodeHead
 from fairlead.metrics import Meter
-from fairlead.policy import Bill
+from fairlead.policy import Reading
 from fairlead.upstream import Link, Lost, Pool, request_head
 from fairlead.usage import Habits
 
 REQUEUES_MAX: Final = 2
+ENDED_BY_CORE: Final = {EXPIRED: "expired", NO_NODE: "no_node", PUSHED_OUT: "pushed_out"}
 
 
 class State(IntEnum):
@@ -128,25 +129,23 @@ class Call(Ticket):
         self.surroundings = surroundings
         self.carrier = carrier
         self.outgoing = outgoing
-        self.bill: Bill | None = None  # under token_wfq only
+        self.bill: Reading | None = None  # where tokens are read: under token_wfq, or for the request log
         self.entered_ns = self.queued_ns = entered_ns
+        self.user_name = ""
         self.total_deadline_ns = 0
-        self.never_wait = False
+        self.never_wait = self.waited = self.paused = False
         self.state = State.QUEUED
-        self.handle = 0
-        self.position = 0
+        self.handle = self.position = self.requeues = self.waited_ns = 0
         self.estimate_s: int | None = None
-        self.requeues = 0
-        self.waited = False
-        self.waited_ns = 0
         self.link: Link | None = None
         self.node: Node | None = None
         self.node_head: NodeHead | None = None
         self.status = 0
         self.stream = outgoing.stream
-        self.paused = False
         self.whole_event = True
-        self.dispatched_ns = self.connected_ns = self.last_byte_ns = 0
+        self.error: ApiError | None = None
+        self.dispatched_ns = self.connected_ns = self.first_byte_ns = self.last_byte_ns = 0
+        self.flow = self.tally = None
 
     # The client's side ---------------------------------------------------------------------------
 
@@ -154,7 +153,7 @@ class Call(Ticket):
         """Nobody waits for the answer any more: leave the queue, or stop the node, now."""
         if self.state is not State.DONE:
             self.abort()
-            self._end(CANCELLED)
+            self._end(CANCELLED, "cancelled")
 
     def pause(self) -> None:
         """The client reads slower than the node writes."""
@@ -177,16 +176,17 @@ class Call(Ticket):
     def give_up(self, error: ApiError) -> None:
         """The router ends it, whatever it is doing: it is shutting down."""
         if self.state is State.QUEUED:
-            self.withdraw("drained")
+            self.withdraw("drained", error)
             self.carrier.fail(error)
         elif self.state is not State.DONE:
             self.abort()
             self._fail(error)
 
-    def withdraw(self, why: str) -> None:
+    def withdraw(self, why: str, error: ApiError) -> None:
         """The router takes it out of the queue; whoever calls this tells the client. why: see Meter.withdrawn."""
         self.surroundings.meter.withdrawn[why] += 1
-        self._end(CANCELLED)
+        self.error = error
+        self._end(CANCELLED, why)
 
     # The queue's side ----------------------------------------------------------------------------
 
@@ -196,8 +196,7 @@ class Call(Ticket):
         self.dispatched_ns = now_ns
         self.waited_ns += now_ns - self.queued_ns
         self.node = surroundings.nodes.node(node)
-        if not self.requeues:
-            surroundings.meter.dispatch(now_ns, self.waited_ns)
+        surroundings.meter.dispatched(self, now_ns)
         surroundings.driver.set_timer(self, self._due_ns())
         pool = self.node.pool
         body = outgoing.body if self.bill is None else self.bill.request_body(outgoing.body, self.node.habits)
@@ -209,20 +208,22 @@ class Call(Ticket):
         if kind == NO_NODE:
             error = self.no_node(f"no node that serves the model has been usable for {waited_ms} ms: try again later")
         elif kind == PUSHED_OUT:
-            self.surroundings.meter.refuse(now_ns)
             retry_ms = self.surroundings.driver.retry_after_ms(self.pool, max(self.position, 1))
             error = refusals.pushed_out(waited_ms, retry_ms, self.position, self.estimate_s)
         else:
-            self.surroundings.meter.expire(now_ns)
             limit_ms = (self.deadline_ns - self.entered_ns) // 1_000_000
             error = refusals.queue_timeout(waited_ms, limit_ms, self.position, self.estimate_s)
+        self.error = error
+        self.surroundings.meter.ended(self, ENDED_BY_CORE[kind], 0, now_ns)
         self.carrier.fail(error)
 
     def on_broken(self) -> None:
         self.abort()
         if self.state is not State.DONE:
             was, self.state = self.state, State.DONE
-            self._tell(was, ApiError("internal_error", "the router failed on this request; its log says why"))
+            self.error = ApiError("internal_error", "the router failed on this request; its log says why")
+            self.surroundings.meter.ended(self, "failed", 0, self.surroundings.driver.now_ns())
+            self._tell(was, self.error)
 
     def no_node(self, message: str) -> ApiError:
         retry_ms = self.surroundings.driver.retry_after_ms(self.pool, 1)
@@ -301,7 +302,7 @@ class Call(Ticket):
             self._commit()
         if self.bill is not None:
             self._relay(self.bill.rest())
-        self._end(COMPLETED)
+        self._end(COMPLETED, "completed")
         self.carrier.end()
 
     def on_lost(self, reason: Lost) -> None:
@@ -324,10 +325,12 @@ class Call(Ticket):
         self.state = State.QUEUED
         self.node = None
         self.queued_ns = surroundings.driver.now_ns()
+        surroundings.meter.requeued(self, self.queued_ns)
         surroundings.driver.requeue(self)
         if self.state is State.QUEUED and self.never_wait:
-            self.withdraw("refused")
-            self.carrier.fail(self.no_node("the node was out of reach, no other is free, and the request may not wait"))
+            error = self.no_node("the node was out of reach, no other is free, and the request may not wait")
+            self.withdraw("refused", error)
+            self.carrier.fail(error)
 
     # Telling the client --------------------------------------------------------------------------
 
@@ -336,8 +339,8 @@ class Call(Ticket):
         surroundings, head = self.surroundings, self.node_head
         assert head is not None
         self.state = State.STREAMING
-        first_byte_ns = self.last_byte_ns - self.entered_ns
-        surroundings.meter.first_byte.observe(first_byte_ns)
+        self.first_byte_ns = self.last_byte_ns
+        surroundings.meter.first_byte.observe(self.first_byte_ns - self.entered_ns)
         self.stream = self.stream or head.event_stream
         if self.stream:
             surroundings.driver.set_timer(self, self._due_ns())
@@ -351,8 +354,8 @@ class Call(Ticket):
 
     def _fail(self, error: ApiError, charged: bool = False) -> None:
         """End with an error. What failed before the client had a byte is not charged, unless it is to be."""
-        was = self.state
-        self._end(FAILED, charged or was is State.STREAMING)
+        was, self.error = self.state, error
+        self._end(FAILED, "failed", charged or was is State.STREAMING)
         self._tell(was, error)
 
     def _tell(self, was: State, error: ApiError) -> None:
@@ -367,23 +370,20 @@ class Call(Ticket):
             return None
         return (b"" if self.whole_event else b"\n\n") + error.event(self.outgoing.path)
 
-    def _end(self, outcome: int, charged: bool = True) -> None:
+    def _end(self, outcome: int, word: str, charged: bool = True) -> None:
         """Leave the queue or give the lease back: the one place where a call that did not expire ends."""
         was, self.state = self.state, State.DONE
-        driver, now_ns = self.surroundings.driver, self.surroundings.driver.now_ns()
+        driver, meter = self.surroundings.driver, self.surroundings.meter
+        cost = self._price(outcome, was) if charged and was is not State.QUEUED else 0
+        meter.ended(self, word, cost, driver.now_ns())
         if was is State.QUEUED:
             driver.cancel(self)
-            return
-        self.surroundings.meter.finish(now_ns, now_ns - self.dispatched_ns, now_ns - self.entered_ns)
-        driver.finish(self, outcome, self._price(outcome, was) if charged else 0)
+        else:
+            driver.finish(self, outcome, cost)
 
     def _price(self, outcome: int, was: State) -> int:
         """What it is charged: sequences, or the tokens it was; a node that never saw it has made none."""
         bill = self.bill
         if bill is None:
             return self.cost
-        if was is State.CONNECTING:
-            return 0
-        price = bill.settle(outcome == COMPLETED)
-        self.surroundings.meter.priced[bill.by] += 1
-        return price
+        return bill.unsent() if was is State.CONNECTING else bill.settle(outcome == COMPLETED)

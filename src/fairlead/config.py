@@ -129,7 +129,10 @@ class HealthConfig:
 
 @dataclass(frozen=True, slots=True)
 class LogConfig:
+    """requests: "stdout", "stderr", "none" or a path."""
+
     level: str
+    requests: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +160,7 @@ class Config:
     timeouts: TimeoutsConfig
     limits: LimitsConfig
     health: HealthConfig
-    log_level: str
+    log: LogConfig
 
 
 def load(path: Path | None, *, nodes: Sequence[str] = (), env: Mapping[str, str]) -> Config:
@@ -188,7 +191,7 @@ def load(path: Path | None, *, nodes: Sequence[str] = (), env: Mapping[str, str]
         timeouts=_section(TimeoutsConfig, "timeouts", top),
         limits=_section(LimitsConfig, "limits", top),
         health=_section(HealthConfig, "health", top),
-        log_level=_section(LogConfig, "log", top).level,
+        log=_section(LogConfig, "log", top),
     )
 
 

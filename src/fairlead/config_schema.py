@@ -29,6 +29,7 @@ WITHIN_USER: Final = ("arrival", "deadline")
 ROUTINGS: Final = ("score", "score_raw", "least_loaded", "p2c")
 ENGINES: Final = ("vllm", "sglang", "llamacpp", "ollama", "openai")
 LEVELS: Final = ("debug", "info", "warning", "error")
+LOG_WORDS: Final = ("stdout", "stderr", "none")
 NAME_MAX: Final = 128
 TEAMS_MAX: Final = 1000
 
@@ -243,6 +244,12 @@ def _extra_path(text: str) -> str:
     return text
 
 
+def _log_target(text: str) -> str:
+    if text not in LOG_WORDS and not (text.startswith(("/", "./", "../")) and text.isprintable()):
+        raise ValueError
+    return text
+
+
 ADDRESS: Final = Kind("HOST:PORT", _address)
 ADMIN_ADDRESS: Final = or_word("none", Kind("HOST:PORT on loopback, such as 127.0.0.1:8081", _loopback))
 NETWORK: Final = Kind("an address or a network, such as ::1 or 10.0.0.0/8 (no bits set behind the prefix)", _network)
@@ -252,6 +259,7 @@ NODE_NAME: Final = matching(_NODE_NAME, "1..128 letters, digits and . _ : - [ ]"
 API_KEY: Final = matching(_API_KEY, "1..4096 printable ASCII characters without blanks, or leave it empty", secret=True)
 HEADER_NAME: Final = matching(_HEADER_NAME, "the name of a header: 1..64 letters, digits and -")
 YES: Final = Kind("true | false", _yes)
+LOG_TARGET: Final = Kind(f"{' | '.join(LOG_WORDS)}, or a file: /PATH, or ./PATH from where it is started", _log_target)
 FRACTION: Final = Kind("a number 0..1", _fraction)
 PRICE: Final = Kind("a number 0..1000 with at most 3 decimals", _price)
 PRICES_DEFAULT: Final = "{input: 1, output: 2, cached_input: 1}"
@@ -343,6 +351,9 @@ SECTIONS: Final[dict[str, dict[str, Key]]] = {
         "unhealthy_after": Key(integer(1, 100), "2", "failed probes in a row that take a node out"),
         "healthy_after": Key(integer(1, 100), "1", "good probes in a row that bring it back"),
     },
-    "log": {"level": Key(choice(*LEVELS), "info", "least important line that is logged")},
+    "log": {
+        "level": Key(choice(*LEVELS), "info", "least important line that is logged (to stderr)"),
+        "requests": Key(LOG_TARGET, "stdout", "where a line goes for every request that ended"),
+    },
 }
 KNOWN: Final = (*TOP, *LISTS, "nodes", "users", "teams", *SECTIONS)

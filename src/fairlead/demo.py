@@ -206,7 +206,8 @@ async def demo(signals: Signals, overrides: dict[str, Any], seconds: float | Non
             port = await stack.enter_async_context(serving(MockNode(settings)))
             nodes.append(NodeConfig(settings.name, f"http://127.0.0.1:{port}", slots=settings.slots))
         config = load(None, nodes=[node.url for node in nodes], env={})
-        config = replace(config, nodes=tuple(nodes), **overrides)
+        quiet = replace(config.log, requests="none")  # the table is all there is to see
+        config = replace(config, nodes=tuple(nodes), log=quiet, **overrides)
         router = await unless(signals.stop, start_somewhere(config, overrides))
         if router is None:
             return signals.exit_code

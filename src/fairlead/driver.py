@@ -237,6 +237,16 @@ class Driver:
         found = [self._scheduler.user(place, number) for place in self._places.of_pool(pool)]
         return {name: sum(numbers.get(name, 0) for numbers in found) for name in ("waiting", "running")}
 
+    def place_user(self, pool: int, place: int, user: int) -> dict[str, int]:
+        """waiting, running, virtual_start and weight of a user in a place of a pool, and the place's virtual_time.
+        Empty: it has no counter there, or there is no such place any more."""
+        try:
+            numbers = self._scheduler.user(place, self._places.core_user(pool, user))
+            above = self._scheduler.pool(place) if place == pool else self._scheduler.group(place)
+        except ValueError:
+            return {}
+        return numbers | {"virtual_time": above["virtual_time"]} if numbers else {}
+
     def pools(self) -> list[int]:
         """Those of models, and those for their cheap requests."""
         return sorted(self._rates)

@@ -32,11 +32,9 @@ def effective(config: Config) -> str:
         "teams": {name: asdict(team) for name, team in config.teams.items()},
     }
     for section, keys in SECTIONS.items():
-        holder = None if section == "log" else getattr(config, section)
+        holder = getattr(config, section)
         document[section] = {
-            key: config.log_level
-            if holder is None
-            else _value(section, key, spec.kind.suffix, getattr(holder, key + spec.kind.suffix))
+            key: _value(section, key, spec.kind.suffix, getattr(holder, key + spec.kind.suffix))
             for key, spec in keys.items()
         }
     return str(yaml.safe_dump(document, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True))

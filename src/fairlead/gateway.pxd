@@ -15,6 +15,7 @@ cdef class Gateway:
     cdef readonly object _meter
     cdef object _identity
     cdef object _prices
+    cdef bint _reads
     cdef Surroundings _surroundings
 
     @cython.locals(call=Call)

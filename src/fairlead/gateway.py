@@ -51,6 +51,7 @@ class Gateway:
         self._identity = Identity(config)
         by_token = config.queue.policy == policy.TOKEN_POLICY
         self._prices = policy.TokenPrices(config.queue.prices) if by_token else None
+        self._reads = meter.log is not None  # tokens, for the log, where they are not read for the price
         self._surroundings = Surroundings(driver, nodes, meter, config.timeouts)
 
     def begin(self, request: Inbound, carrier: Carrier) -> Call:
@@ -58,8 +59,9 @@ class Gateway:
         try:
             call = self._call(request, carrier)
         except ApiError as error:
-            self._meter.reject(error.code)
+            self.reject(error, request.request_id, request.path)
             raise
+        self._meter.entered(call, call.entered_ns)
         refusal = self._driver.submit(call)
         if refusal:
             raise self._refused(call, refusal)
@@ -71,9 +73,9 @@ class Gateway:
                 raise self._would_wait(call)
         return call
 
-    def reject(self, error: ApiError) -> None:
-        """Count what a carrier refused before there was anything to begin."""
-        self._meter.reject(error.code)
+    def reject(self, error: ApiError, request_id: str, path: str) -> None:
+        """Count what was refused before it could be offered to the queue; a carrier does so before it can begin."""
+        self._meter.rejected(request_id, path, error)
 
     def drain(self) -> None:
         """From now on nothing new is taken, and what waits is sent away; what runs goes on."""
@@ -104,6 +106,7 @@ class Gateway:
             log.error("request %s stays where its model was: %s", call.outgoing.request_id, error)
             return
         if new != call.pool:
+            self._meter.moved(call, new, place, self._driver.now_ns())
             self._driver.move(call, new, place)
 
     def waiting(self) -> int:
@@ -130,8 +133,8 @@ class Gateway:
         if not _QUERY.fullmatch(request.query):
             raise ApiError("invalid_value", "the query string must be visible ASCII: percent-encode it")
         content_type = request.headers.get("Content-Type", "")
-        by_token = self._prices is not None
-        facts = inspect(request.path, content_type, request.body, config.limits.width, count_text=by_token)
+        reads = self._reads or self._prices is not None
+        facts = inspect(request.path, content_type, request.body, config.limits.width, count_text=reads)
         pool = self._nodes.pool_of(facts.model, _own_path(request.path))
         if pool is None:
             raise self._unknown(facts.model, request.path)
@@ -143,11 +146,13 @@ class Gateway:
         call = Call(self._surroundings, carrier, outgoing, now_ns)
         call.tier, call.team = tier, user.team
         call.pool, call.place = self._find_place(pool, call)
-        call.user = user.key
+        call.user, call.user_name = user.key, user.name
         call.weight, call.cost = policy.core_numbers(config.queue.policy, user, facts)
         if self._prices is not None:
             call.bill = self._prices.bill(user.key, facts, self._nodes.context_of(facts.model))
             call.cost = call.bill.estimate
+        elif self._reads:
+            call.bill = policy.Reading(facts)
         call.width = facts.width
         call.size_bytes = facts.size_bytes
         call.deadline_ns = deadline_ns
@@ -188,26 +193,29 @@ class Gateway:
 
     def _refused(self, call: Call, refusal: int) -> ApiError:
         queue = self._config.queue
+        code = "queue_full"
         if refusal == USER_QUEUE_FULL:
+            code = "user_queue_full"
             message = f"this user has {queue.max_waiting_per_user} requests waiting, the most one user may have"
-            return self._full(call, "user_queue_full", message)
-        if refusal == BYTES_FULL:
+        elif refusal == BYTES_FULL:
             message = f"the requests that wait hold {queue.max_bytes} bytes together, the most they may"
         else:
             message = f"{queue.max_waiting} requests wait, the most that may"
-        return self._full(call, "queue_full", message)
+        call.error = self._full(call, code, message)
+        self._meter.ended(call, "refused", 0, self._driver.now_ns())
+        return call.error
 
     def _would_wait(self, call: Call) -> ApiError:
         """Nobody is to wait for it, and no slot is free."""
-        call.withdraw("refused")
+        error = self._full(call, "queue_full", f"no slot is free, and {policy.QUEUE_TIMEOUT} is 0: it may not wait")
         if not self._driver.has_usable_node(call.pool):
-            return call.no_node(f"no node that serves the model is usable, and {policy.QUEUE_TIMEOUT} is 0")
-        return self._full(call, "queue_full", f"no slot is free, and {policy.QUEUE_TIMEOUT} is 0: it may not wait")
+            error = call.no_node(f"no node that serves the model is usable, and {policy.QUEUE_TIMEOUT} is 0")
+        call.withdraw("refused", error)
+        return error
 
     def _full(self, call: Call, code: str, message: str) -> ApiError:
         driver, pool = self._driver, call.pool
         position = call.position or driver.position_refused(call)
-        self._meter.refuse(driver.now_ns())
         told = headers.retry_headers(driver.retry_after_ms(pool, position))
         told |= headers.place_headers(position, driver.estimated_wait_s(pool, position))
         return ApiError(code, f"{message}: come back after Retry-After", headers=told)

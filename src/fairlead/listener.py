@@ -66,7 +66,7 @@ class Inference:
 
     paths: frozenset[str] = frozenset()
     begin: Begin = field(default=lambda inbound, lane: None)
-    reject: Callable[[ApiError], None] = field(default=lambda error: None)
+    reject: Callable[[ApiError, str, str], None] = field(default=lambda error, request_id, path: None)
 
 
 class Listener:
@@ -195,16 +195,16 @@ class Listener:
             lane.fail(ApiError("internal_error", "the router failed on this request; its log says why"))
         return None
 
-    def _refusal(self, code: str, message: str) -> ApiError:
+    def _refusal(self, code: str, message: str, request_id: str, path: str) -> ApiError:
         error = ApiError(code, message)
-        self._inference.reject(error)
+        self._inference.reject(error, request_id, path)
         return error
 
-    def _wrong_coding(self, value: str) -> ApiError | None:
+    def _wrong_coding(self, value: str, request_id: str, path: str) -> ApiError | None:
         try:
             check_content_encoding(value)
         except ApiError as error:
-            self._inference.reject(error)
+            self._inference.reject(error, request_id, path)
             return error
         return None
 

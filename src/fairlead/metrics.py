@@ -1,14 +1,15 @@
 """What the router measures, and how Prometheus reads it.
 
 Promise: a request costs a few additions here; everything else happens when somebody scrapes. What the core counts is
-read from the core, so that no two ledgers can disagree. Labels are the words below and configured names, nothing that
-a client can choose.
+read from the core, so that no two ledgers can disagree. Labels are the words below, configured names, and the names of
+few users (see user_metrics).
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Final, Protocol
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -19,7 +20,13 @@ from prometheus_client.core import (
     Metric,
 )
 
+from fairlead.accounts import Standing
 from fairlead.clock import SECOND_NS
+from fairlead.errors import ApiError
+from fairlead.policy import TOKEN_POLICY, Reading, cost_unit
+from fairlead.records import Recorded, RequestLog
+from fairlead.user_metrics import NAMED_MAX, UserFamilies
+from fairlead.users import Accounted, Users
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -75,40 +82,76 @@ class Hour:
         return {field: sum(each[field] for each in self._sums) for field in self.FIELDS}
 
 
-class Meter:
-    """What the gateway tells. The rest is known to the core and to the registry of nodes."""
+class Observed(Accounted, Recorded, Protocol):
+    """All that is read of a call here, in users and in records; flow and tally are theirs to set."""
 
-    def __init__(self) -> None:
+    @property
+    def bill(self) -> Reading | None: ...
+
+
+class Meter:
+    """What the gateway and its calls tell, once each: a call enters, is dispatched (again, if it was requeued), ends.
+
+    policy: queue.policy. named: the users of the configuration. log None: no line is written.
+    """
+
+    def __init__(self, policy: str, named: Iterable[str] = (), log: RequestLog | None = None) -> None:
+        self.log = log
+        self.users = Users(islice(named, NAMED_MAX))
+        self.unit = cost_unit(policy)
         self.wait = Histogram()
         self.duration = Histogram()
         self.first_byte = Histogram()
         self.hour = Hour()
-        self.rejected: dict[str, int] = {}  # by error code: answered before the queue
+        self.rejections: dict[str, int] = {}  # by error code: answered before the queue
         # Taken out of the queue by the router, not by their clients: the core has them among the cancelled.
         self.withdrawn = {"refused": 0, "drained": 0}
         self.priced = {"usage": 0, "events": 0, "estimate": 0}  # under token_wfq, by what the price was made of
+        self._by_token = policy == TOKEN_POLICY
 
-    def reject(self, code: str) -> None:
-        """A request that never was offered to the queue: its code is one of errors.CODES."""
-        self.rejected[code] = self.rejected.get(code, 0) + 1
+    def rejected(self, request_id: str, path: str, error: ApiError) -> None:
+        """A request that never was offered to the queue."""
+        self.rejections[error.code] = self.rejections.get(error.code, 0) + 1
+        if self.log is not None:
+            self.log.rejected(request_id, path, error)
 
-    def refuse(self, now_ns: int) -> None:
-        self.hour.bucket(now_ns)["rejected"] += 1
+    def entered(self, call: Observed, now_ns: int) -> None:
+        """It is offered to the queue next. ``ended`` follows in any case."""
+        self.users.entered(call, now_ns)
 
-    def expire(self, now_ns: int) -> None:
-        self.hour.bucket(now_ns)["timeouts"] += 1
+    def moved(self, call: Observed, pool: int, place: int, now_ns: int) -> None:
+        """It waits, and does so there next."""
+        self.users.moved(call, pool, place, now_ns)
 
-    def dispatch(self, now_ns: int, waited_ns: int) -> None:
-        self.wait.observe(waited_ns)
+    def dispatched(self, call: Observed, now_ns: int) -> None:
+        if not call.requeues:
+            self.wait.observe(call.waited_ns)
+            bucket = self.hour.bucket(now_ns)
+            bucket["dispatched"] += 1
+            bucket["waited_ns"] += call.waited_ns
+        self.users.dispatched(call, now_ns)
+
+    def requeued(self, call: Observed, now_ns: int) -> None:
+        """It gives its lease back and waits again next."""
+        self.users.requeued(call, now_ns)
+
+    def ended(self, call: Observed, outcome: str, cost: int, now_ns: int) -> None:
+        """outcome: one of accounts.OUTCOMES; cost: what it is charged. Before its place or lease is given to others."""
         bucket = self.hour.bucket(now_ns)
-        bucket["dispatched"] += 1
-        bucket["waited_ns"] += waited_ns
-
-    def finish(self, now_ns: int, processed_ns: int, duration_ns: int) -> None:
-        self.duration.observe(duration_ns)
-        bucket = self.hour.bucket(now_ns)
-        bucket["ended"] += 1
-        bucket["processed_ns"] += processed_ns
+        if call.tally is not None:
+            self.duration.observe(now_ns - call.entered_ns)
+            bucket["ended"] += 1
+            bucket["processed_ns"] += now_ns - call.dispatched_ns
+        elif outcome == "expired":
+            bucket["timeouts"] += 1
+        elif outcome in ("refused", "pushed_out"):
+            bucket["rejected"] += 1
+        bill = call.bill
+        if self._by_token and bill is not None and bill.by:
+            self.priced[bill.by] += 1
+        if self.log is not None:
+            self.log.ended(call, outcome, cost, now_ns)
+        self.users.ended(call, outcome, cost, now_ns)
 
     def outcomes(self, counters: dict[str, int]) -> dict[str, int]:
         """Every request that has ended, by how. The words are those of the label ``outcome``."""
@@ -121,17 +164,19 @@ class Meter:
             "pushed_out": counters["pushed_out"],
             "refused": counters["refused"] + self.withdrawn["refused"],
             "drained": self.withdrawn["drained"],
-            "rejected": sum(self.rejected.values()),
+            "rejected": sum(self.rejections.values()),
         }
 
 
 class PoolNumbers(Protocol):
     """What is read of the driver."""
 
+    def now_ns(self) -> int: ...
     def counters(self) -> dict[str, int]: ...
     def pools(self) -> list[int]: ...
     def pool_name(self, pool: int) -> str: ...
     def pool_numbers(self, pool: int) -> dict[str, int]: ...
+    def place_user(self, pool: int, place: int, user: int) -> dict[str, int]: ...
     def node_numbers(self, node: int) -> dict[str, int]: ...
 
 
@@ -142,10 +187,13 @@ class Exposition:
         self._meter = meter
         self._driver = driver
         self._nodes = nodes
+        self._users = UserFamilies(meter.users, meter.unit, driver)
+        self._standings: dict[int, Standing] = {}
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
-    def text(self) -> bytes:
+    async def text(self) -> bytes:
+        self._standings = await self._meter.users.standings(self._driver.now_ns(), self._driver.pools())
         return generate_latest(self._registry)
 
     def describe(self) -> Iterable[Metric]:
@@ -155,13 +203,13 @@ class Exposition:
     def collect(self) -> Iterator[Metric]:
         meter, counters = self._meter, self._driver.counters()
         yield _counter("fairlead_requests", "Requests that have ended, by how.", "outcome", meter.outcomes(counters))
-        yield _counter("fairlead_rejected", "Requests answered before the queue, by code.", "code", meter.rejected)
+        yield _counter("fairlead_rejected", "Requests answered before the queue, by code.", "code", meter.rejections)
         yield _counter("fairlead_requests_priced", "Requests priced in tokens, by what from.", "by", meter.priced)
         requeued = CounterMetricFamily("fairlead_requeued", "Returns to the queue because a node was out of reach.")
         requeued.add_metric([], counters["requeued"])
         yield requeued
-        pools = {self._driver.pool_name(pool): self._driver.pool_numbers(pool) for pool in self._driver.pools()}
-        depth = {pool: numbers["waiting"] for pool, numbers in pools.items()}
+        pools = {pool: self._driver.pool_numbers(pool) for pool in self._driver.pools()}
+        depth = {self._driver.pool_name(pool): numbers["waiting"] for pool, numbers in pools.items()}
         yield _gauge("fairlead_queue_depth", "Requests that wait.", "pool", depth)
         yield meter.wait.family("fairlead_queue_wait_seconds", "Wait of the requests that were dispatched.")
         yield meter.first_byte.family("fairlead_time_to_first_byte_seconds", "From the request to its answer's begin.")
@@ -179,6 +227,12 @@ class Exposition:
             yield _gauge(name, documentation, "node", values)
         score = {node: numbers.get("score", 0) / 1e9 for node, numbers in nodes.items()}
         yield _gauge("fairlead_node_score", "The smallest is chosen (in 1e-9 points under score_raw).", "node", score)
+
+        standings = {pool: its for pool, its in self._standings.items() if pool in pools}  # some may have gone since
+        yield from self._users.collect(pools, standings)
+        lost = CounterMetricFamily("fairlead_log_lines_lost", "Lines of the request log that could not be written.")
+        lost.add_metric([], 0 if meter.log is None else meter.log.lost)
+        yield lost
 
 
 class NodeHandles(Protocol):

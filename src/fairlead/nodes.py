@@ -127,6 +127,9 @@ class Registry:
     def nodes(self) -> list[Node]:
         return list(self._nodes.values())
 
+    def models_of(self, pool: int) -> list[str]:
+        return self._pools.models_of(pool)
+
     def models(self) -> list[dict[str, Any]]:
         """The union of what the nodes list, as GET /v1/models has it; of two entries the first node's stands."""
         union: dict[str, dict[str, Any]] = {}

@@ -68,6 +68,11 @@ def cost(policy: str, facts: Facts) -> int:
     return facts.width
 
 
+def cost_unit(policy: str) -> int:
+    """The core's cost of what a person counts as one: a sequence, or a token of price 1."""
+    return COST_UNIT if policy == TOKEN_POLICY else 1
+
+
 def core_numbers(policy: str, user: User, facts: Facts) -> tuple[int, int]:
     """(weight, cost) for the core."""
     return user.weight if policy in WEIGHTED else 1, cost(policy, facts)
@@ -155,48 +160,123 @@ class TokenPrices:
             self._means.popitem(last=False)
 
 
-class Bill:
-    """What one request costs under ``token_wfq``, from its estimate to what it was. It reads the answer for that.
+class Reading:
+    """What one request and its answer say of their tokens, where these are not what it is charged.
 
-    estimate is for the core. by, once settled, says what the price was made of: "usage", "events" or "estimate".
+    estimate is what it is charged: its sequences. input, cached and output are tokens, None where not known; by, once
+    settled, says what the output was read from: "usage", "events", or neither ("estimate").
     """
 
     __slots__ = (
-        "_asked",
         "_facts",
         "_habit",
-        "_input",
-        "_output",
-        "_prices",
         "_reader",
         "_status",
+        "_text_tokens",
         "_unasked",
-        "_user",
         "by",
+        "cached",
         "estimate",
+        "input",
+        "max_tokens",
+        "output",
     )
 
+    def __init__(self, facts: Facts) -> None:
+        self._facts = facts
+        self._text_tokens = min(-(-facts.text_bytes // _BYTES_PER_TOKEN), INPUT_MAX)  # an estimate of the input
+        self._habit = Habit()
+        self._unasked = False
+        self._reader: Events | Tail | None = None
+        self._status = 0
+        self.max_tokens = facts.max_tokens
+        self.input: int | None = None
+        self.cached: int | None = None
+        self.output: int | None = None
+        self.by = ""
+        self.estimate = facts.width
+
+    def request_body(self, body: bytes, habits: Habits) -> bytes:
+        """The body as the node that has those habits gets it."""
+        self._habit = habits.of(self._facts.path, self._facts.model)
+        return body
+
+    def on_head(self, status: int, event_stream: bool, has_length: bool) -> None:
+        """The node's answer begins. has_length: it is promised to have so many bytes, so none are taken out."""
+        self._status = status
+        self._reader = Events(strip=False) if event_stream else Tail()
+
+    def feed(self, data: bytes) -> bytes:
+        """What of the node's bytes the client gets now."""
+        return data if self._reader is None else self._reader.feed(data)
+
+    def rest(self) -> bytes:
+        """What the client gets after the node's last byte."""
+        return b"" if self._reader is None else self._reader.rest()
+
+    def unsent(self) -> int:
+        """What it costs if it ends before its node has got it."""
+        return self.estimate
+
+    def settle(self, whole: bool) -> int:
+        """What it costs, now that its node has got it. whole: the answer has come to its end."""
+        self._count(whole)
+        return self.estimate
+
+    def _count(self, whole: bool) -> None:
+        """An error of the node is input alone, a part of a stream input and what came."""
+        reader, facts = self._reader, self._facts
+        generates = facts.path not in _NO_OUTPUT_PATHS
+        self.input, self.cached, self.by = self._text_tokens, 0, "estimate"
+        if self._status >= 400 or not generates:
+            self.output = 0
+        if self._status >= 400:
+            return
+        counted = facts.stream and facts.path in _COUNTED_PATHS and not isinstance(reader, Tail)
+        events = 0
+        told: int | None = None
+        if reader is not None:
+            usage = reader.usage
+            events = reader.events if isinstance(reader, Events) else 0
+            told = usage.output if generates or usage.input is None else usage.output or 0
+            if told is not None and facts.width > 1:
+                # Of several sequences an engine may report one: a stream has shown the others, too.
+                told = max(events, told * facts.width if self._habit.per_choice and not events else told)
+            if usage.input is not None:
+                self.input, self.cached = usage.input, usage.cached
+        if whole and isinstance(reader, Events):
+            self._habit.learn(reader, told, self._unasked)
+        if whole and told is not None:
+            self.by, self.output = "usage", told
+        elif counted or events:
+            # A count that was told on the way may be the older one.
+            self.by, self.output = "events", max(self._habit.tokens_in(events), told or 0)
+
+
+class Bill(Reading):
+    """What one request costs under ``token_wfq``, from its estimate to what it was.
+
+    estimate is for the core; where the output can't be seen, it stands.
+    """
+
+    __slots__ = ("_asked", "_prices", "_user")
+
     def __init__(self, prices: TokenPrices, user: int, facts: Facts, context: int | None = None) -> None:
+        super().__init__(facts)
         self._prices = prices
         self._user = user
-        self._facts = facts
-        self._input = min(-(-facts.text_bytes // _BYTES_PER_TOKEN), INPUT_MAX)
-        self._output = 0
+        output = 0
         if facts.path not in _NO_OUTPUT_PATHS:
             expected = round(prices.expected_output(user))
             limited = expected if facts.max_tokens is None else min(expected, facts.max_tokens)
             if context is not None:
                 # How many of the sequences are prompts of their own is not known: at most all of them.
-                self._input = min(self._input, context * facts.width)
-                limited = min(limited, context - self._input // facts.width)
-            self._output = limited * facts.width
-        self._asked = self._unasked = False
-        self._habit = Habit()
-        self._reader: Events | Tail | None = None
-        self._status = 0
-        self.by = "estimate"
+                self._text_tokens = min(self._text_tokens, context * facts.width)
+                limited = min(limited, context - self._text_tokens // facts.width)
+            output = limited * facts.width
+        self._asked = False
         # At least 1: who waits for nothing but free requests would never lose his turn.
-        self.estimate = max(1, prices.price(self._input, 0, self._output))
+        self.estimate = max(1, prices.price(self._text_tokens, 0, output))
 
     def request_body(self, body: bytes, habits: Habits) -> bytes:
         """The body as the node that has those habits gets it: it asks for the usage of a stream where it must."""
@@ -208,52 +288,25 @@ class Bill:
         return changed if changed is not None and habit.asks else body
 
     def on_head(self, status: int, event_stream: bool, has_length: bool) -> None:
-        """The node's answer begins. has_length: it is promised to have so many bytes, so none are taken out."""
-        self._status = status
-        self._reader = Events(self._asked and not has_length, self._habit.nulls) if event_stream else Tail()
+        super().on_head(status, event_stream, has_length)
+        if event_stream:
+            self._reader = Events(self._asked and not has_length, self._habit.nulls)
 
-    def feed(self, data: bytes) -> bytes:
-        """What of the node's bytes the client gets now."""
-        return data if self._reader is None else self._reader.feed(data)
-
-    def rest(self) -> bytes:
-        """What the client gets after the node's last byte."""
-        return b"" if self._reader is None else self._reader.rest()
+    def unsent(self) -> int:
+        return 0
 
     def settle(self, whole: bool) -> int:
-        """The price of what the node, which has got the request, did. whole: its answer has come to its end.
-
-        An error of the node costs the input, a part of a stream the input and what came. Where output can't be seen,
-        the estimate stands.
-        """
-        reader, facts = self._reader, self._facts
-        if self._status >= 400:
-            return self._prices.price(self._input, 0, 0)
-        generates = facts.path not in _NO_OUTPUT_PATHS
-        counted = facts.stream and facts.path in _COUNTED_PATHS and not isinstance(reader, Tail)
-        events, fresh, cached = 0, self._input, 0
-        told: int | None = None
-        if reader is not None:
-            usage = reader.usage
-            events = reader.events if isinstance(reader, Events) else 0
-            told = usage.output if generates or usage.input is None else usage.output or 0
-            if told is not None and facts.width > 1:
-                # Of several sequences an engine may report one: a stream has shown the others, too.
-                told = max(events, told * facts.width if self._habit.per_choice and not events else told)
-            if usage.input is not None:
-                fresh, cached = usage.input - usage.cached, usage.cached
-        if whole and isinstance(reader, Events):
-            self._habit.learn(reader, told, self._unasked)
-        if whole and told is not None:
-            self.by, output = "usage", told
-        elif counted or events:
-            # A count that was told on the way may be the older one.
-            self.by, output = "events", max(self._habit.tokens_in(events), told or 0)
-        else:
-            return self.estimate
-        if generates and (whole or output):  # who left before the first token has shown no length
-            self._prices.learn(self._user, output / facts.width)
-        return self._prices.price(fresh, cached, output)
+        """The price of what the node, which has got the request, did."""
+        self._count(whole)
+        facts = self._facts
+        assert self.input is not None and self.cached is not None
+        if self._status < 400:
+            if self.by == "estimate":
+                return self.estimate
+            if facts.path not in _NO_OUTPUT_PATHS and (whole or self.output):
+                # Who left before the first token has shown no length.
+                self._prices.learn(self._user, (self.output or 0) / facts.width)
+        return self._prices.price(self.input - self.cached, self.cached, self.output or 0)
 
 
 class DrainRate:

@@ -42,6 +42,9 @@ class Pools:
     def pool_of(self, offer: Offer) -> int | None:
         return self._pool_of.get(offer)
 
+    def models_of(self, pool: int) -> list[str]:
+        return sorted({offer.model for offer in self._offers_of(pool)})
+
     def _offers_of(self, pool: int) -> set[Offer]:
         return {offer for offer, its in self._pool_of.items() if its == pool}
 

@@ -1,7 +1,8 @@
 """Running the router as a process: addresses, signals, the lines a person sees first, and the end.
 
 Promise: the first SIGINT or SIGTERM stops it gracefully and it exits with 0; a second one ends what still runs and it
-exits with 128 + the signal's number, as shells do; a third one kills. What can't be had is told on one line.
+exits with 128 + the signal's number, as shells do; a third one kills. What can't be had is told on one line. What a
+person reads goes to standard error: standard output may be the request log.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import os
 import resource
 import shlex
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
@@ -28,7 +30,9 @@ from fairlead.config import Config, NodeConfig, load
 from fairlead.config_schema import Address
 from fairlead.effective import address_text
 from fairlead.engines import ENGINES
+from fairlead.lines import LineHandler, Lines, open_target
 from fairlead.mocknode import MockNode, MockSettings, serving
+from fairlead.records import LogError
 
 log = logging.getLogger("fairlead.serve")
 
@@ -77,9 +81,19 @@ def run(main: Callable[[Signals], Awaitable[int]]) -> int:
     async def watched() -> int:
         return await main(Signals(asyncio.get_running_loop()))
 
+    _open_standard_streams()
     _raise_file_limit()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(watched())
+
+
+def _open_standard_streams() -> None:
+    """A process may be started without them; then a connection would get their numbers, and what is printed."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
 
 
 def _raise_file_limit() -> None:
@@ -133,7 +147,9 @@ def settle(config: Config, listen_is_default: bool) -> Config:
         host, port = config.listen
         free = (p for p in range(SPARE_PORT, SPARE_PORT + 100) if occupant((host, p), config.nodes) is None)
         config = replace(config, listen=(host, next(free)))
-        click.echo(f"port {port} is a node's: the router takes {config.listen[1]} (choose with --listen HOST:PORT)")
+        click.echo(
+            f"port {port} is a node's: the router takes {config.listen[1]} (choose with --listen HOST:PORT)", err=True
+        )
     if config.admin == config.listen and config.listen[1] != 0:
         raise click.UsageError(f"listen and admin are both {address_text(config.listen)}: give them different ports")
     for key, address in (("listen", config.listen), ("admin", config.admin)):
@@ -165,9 +181,11 @@ def why_not(error: OSError) -> str:
 
 
 async def start(router: Router, config: Config) -> None:
-    """Raises AddressTaken; nothing of the router is left then."""
+    """Raises AddressTaken, or a ClickException if its log can't be written; nothing of the router is left then."""
     try:
         await router.start()
+    except LogError as error:
+        raise click.ClickException(str(error)) from None
     except OSError as error:
         # The admin address comes first, so whoever has one of the two got past it.
         if config.admin is not None and "admin" not in router.addresses:
@@ -182,9 +200,9 @@ async def search(skip: int | None) -> list[str]:
     """URLs of the engines on this machine, told as they are found. Raises UsageError if there are none."""
     findings = await discover.find(discover.PORTS, skip)
     found = [finding.url for finding in findings if finding.url]
-    click.echo(f"looked for engines on {discover.HOST}:", err=not found)
+    click.echo(f"looked for engines on {discover.HOST}:", err=True)
     for finding in findings:
-        click.echo(f"  {finding.port:<5}  {finding.usual + ':':<10}  {finding.what}", err=not found)
+        click.echo(f"  {finding.port:<5}  {finding.usual + ':':<10}  {finding.what}", err=True)
     if not found:
         raise click.UsageError(
             "no engine was found: name one with --node http://HOST:PORT, or see simulated ones with --demo"
@@ -240,23 +258,44 @@ async def serve(
             return 0
         config = replace(load(None, nodes=urls, env={}), **overrides)
     config = settle(config, listen_is_default)
-    logging.basicConfig(level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")
-    router = Router(config)
-    try:
-        await unless(signals.stop, start(router, config))
-        if not signals.stop.is_set():
-            click.echo(greeting(router))
-            await signals.stopped(seconds)
-    finally:
-        await stop(router, signals)
+    async with logging_to_stderr(config.log.level):
+        router = Router(config)
+        try:
+            await unless(signals.stop, start(router, config))
+            if not signals.stop.is_set():
+                click.echo(greeting(router), err=True)
+                await signals.stopped(seconds)
+        finally:
+            await stop(router, signals)
     return signals.exit_code
+
+
+@asynccontextmanager
+async def logging_to_stderr(level: str) -> AsyncIterator[None]:
+    """Standard error may be a pipe that nobody reads, and the router must not wait for that either."""
+    try:
+        fd = open_target("stderr")
+    except OSError:  # it is closed: there is nobody to tell
+        yield
+        return
+    lines = Lines("the log", fd)
+    handler = LineHandler(lines)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.setLevel(level.upper())
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        await lines.close()
 
 
 async def stop(router: Router, signals: Signals) -> None:
     """Gracefully, until a second signal comes."""
     running = router.gateway.running()
     if running:
-        click.echo(f"stopping; requests still running: {running}; a second signal ends them", err=True)
+        log.warning("stopping; requests still running: %d; a second signal ends them", running)
     await unless(signals.hurry, router.stop())
     if signals.hurry.is_set():
         await router.stop(0.0)

@@ -16,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
+from fairlead.fairness import fair_shares, jain_index
 from fairlead.simulate import COMPLETED, EXPIRED, FAILED, OUTCOMES, PUSHED_OUT, REFUSED, Result
 from fairlead.workload import Trace
 
@@ -39,17 +40,6 @@ def waits(values: Sequence[float]) -> dict[str, float | None]:
     return {name: round(value, 6) for name, value in ({"mean": math.fsum(ordered) / len(ordered)} | rank).items()}
 
 
-def fair_shares(total: float, demand: Sequence[float], weight: Sequence[int]) -> list[float]:
-    """Deal ``total`` out by weight, nobody more than its demand."""
-    share = [0.0] * len(demand)
-    left, weights = total, sum(weight)
-    for user in sorted(range(len(demand)), key=lambda user: demand[user] / weight[user]):
-        share[user] = min(demand[user], left * weight[user] / weights)
-        left -= share[user]
-        weights -= weight[user]
-    return share
-
-
 def jain(trace: Trace, result: Result) -> float:
     """1 is fair, 1 / users is one user that has it all."""
     settings = result.settings
@@ -59,8 +49,7 @@ def jain(trace: Trace, result: Result) -> float:
     weight = [settings.weights.get(name, 1) for name in trace.users]
     share = fair_shares(sum(result.dispatched_in_load), demand, weight)
     parts = [got / part for got, part in zip(result.dispatched_in_load, share, strict=True) if part > 0]
-    squares = sum(part * part for part in parts)
-    return round(sum(parts) ** 2 / (len(parts) * squares), 6) if squares else 1.0
+    return round(jain_index(parts), 6)
 
 
 def summary(trace: Trace, result: Result) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import json
 import random
 from array import array
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -77,6 +78,7 @@ COLUMNS: Final[dict[str, tuple[dict[str, Parser], str]]] = {
     "max": (dict.fromkeys(("max_tokens", "max_output_tokens"), workload.tokens), COUNT),
 }
 REQUIRED: Final = ("arrival", "input", "output")
+LOG_NAMES: Final = {"outcome", "tokens_by"}  # what only the router's own request log has
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,12 +150,11 @@ def _read_rows(path: Path, rows: Rows, seed: int, zipf_users: int, duration_s: f
     first = next(rows, None)
     if first is None:
         raise TraceError(f"{path}: line 2: no requests: at least one is needed")
-    names = set(first[1])
-    rows = itertools.chain([first], rows)
+    names, rows = set(first[1]), itertools.chain([first], rows)
     if "mean_rps" in names:
         return mixes.servegen(path, rows, seed, duration_s, scale)
     columns = _columns(path, first[0], names)
-    trace = _collect(path, rows, columns)
+    trace = _collect(path, rows, columns, log=names >= LOG_NAMES)
     if "user" not in columns:
         _zipf(trace, seed, zipf_users)
     return workload.in_order(trace, scale)
@@ -178,24 +179,20 @@ def _columns(path: Path, line: int, names: set[str]) -> dict[str, Column]:
 
 def _reader(columns: dict[str, Column]) -> str:
     names = {meaning: column.name for meaning, column in columns.items()}
-    if names["input"] == "ContextTokens":
-        return "azure"
-    if names["input"] == "input_length":
-        return "mooncake"
-    if names["input"] == "prompt_tokens":
-        return "request log"
-    return "vtc arena" if names.get("user") == "client" and names["arrival"] == "arrival_s" else "generic"
+    vtc = names.get("user") == "client" and names["arrival"] == "arrival_s"
+    return {"ContextTokens": "azure", "input_length": "mooncake"}.get(names["input"], "vtc arena" if vtc else "generic")
 
 
-def _collect(path: Path, rows: Rows, columns: dict[str, Column]) -> Trace:
-    trace = Trace(str(path), _reader(columns))
+def _collect(path: Path, rows: Rows, columns: dict[str, Column], log: bool) -> Trace:
+    """log: it is the router's own, which has null for the tokens of what nobody counted."""
+    trace = Trace(str(path), "request log" if log else _reader(columns))
     users: dict[str, int] = {}
     models: dict[str, int] = {}
-    unfinished = 0
+    uncounted: Counter[str] = Counter()
     user, model, limit = columns.get("user"), columns.get("model"), columns.get("max")
     for line, row in rows:
-        if columns["output"].name == "completion_tokens" and row.get("completion_tokens", 0) is None:
-            unfinished += 1
+        if log and None in (row.get("input_tokens"), row.get("output_tokens")):
+            uncounted[str(row.get("outcome"))[:20]] += 1
             continue
 
         def value(column: Column, line: int = line, row: dict[str, Any] = row) -> Any:
@@ -216,10 +213,11 @@ def _collect(path: Path, rows: Rows, columns: dict[str, Column]) -> Trace:
         trace.model.append(models.setdefault(value(model), len(models)) if model else 0)
         trace.max_tokens.append(value(limit) if limit and row.get(limit.name) not in (None, "") else 0)
     trace.users, trace.models = list(users), list(models) or ["any"]
-    if unfinished:
-        trace.notes.append(f"{unfinished} lines without completion_tokens were left out")
+    if uncounted:
+        told = ", ".join(f"{outcome} {count}" for outcome, count in sorted(uncounted.items()))
+        trace.notes.append(f"requests whose tokens nobody counted were left out: {told}")
     if not trace:
-        raise TraceError(f"{path}: no finished requests: at least one is needed")
+        raise TraceError(f"{path}: no request with its tokens, and at least one is needed: {trace.notes[0]}")
     return trace
 
 

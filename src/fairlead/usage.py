@@ -167,8 +167,11 @@ class Events:
 
     def feed(self, data: bytes) -> bytes:
         """What the client gets for these bytes, perhaps nothing yet."""
-        given: list[bytes] = []
         held = self._held
+        if not held and data.endswith(b"\n\n") and data.find(b"\n\n") == len(data) - 2 and b"\r" not in data:
+            event = self._event(data)  # as engines mostly send them: one, and whole
+            return event if self._strip else data
+        given: list[bytes] = []
         search = max(0, len(held) - 2)
         held += data
         start = 0

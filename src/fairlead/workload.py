@@ -15,7 +15,7 @@ from fairlead.errors import ConfigError
 
 REQUESTS_MAX: Final = 5_000_000  # about 2 GB
 TOKENS_MAX: Final = 2**28 - 1  # at the highest prices the cost of input and output is still one that the core takes
-NAME_MAX: Final = 200  # characters
+NAME_MAX: Final = 256  # characters: a model's may have so many
 SECONDS_MAX: Final = 4e9  # 2**62 ns is about 4.6e9 s
 
 

@@ -27,6 +27,7 @@ FLOORS = (
         "multipart",
         "inspection",
         "identity",
+        "fairness",
         "usage",
         "policy",
         "engines",
@@ -34,6 +35,11 @@ FLOORS = (
     (
         "places",
         "driver",
+        "lines",
+        "records",
+        "accounts",
+        "users",
+        "user_metrics",
         "metrics",
         "upstream_exchange",
         "upstream_connection",
@@ -43,7 +49,7 @@ FLOORS = (
         "call",
         "gateway",
     ),
-    ("pools", "probes", "nodes", "listener", "discover", "frontend", "admin"),
+    ("pools", "probes", "nodes", "listener", "discover", "frontend", "user_list", "admin"),
     ("app",),
     (
         "workload",

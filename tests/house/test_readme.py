@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -11,10 +12,12 @@ import click
 import pytest
 
 from fairlead import cli
+from fairlead.accounts import OUTCOMES
 from fairlead.config import config_keys, load
 from fairlead.core import scheduler as core
 from fairlead.errors import CODES
 from fairlead.inspection import INFERENCE_PATHS
+from fairlead.records import MEMBERS
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -78,6 +81,14 @@ def test_every_error_code_stands_at_its_status() -> None:
     rows = re.findall(r"^\| (\d{3}) \| (.+?) \|", section("HTTP contract"), re.MULTILINE)
     told = {code: int(status) for status, codes in rows for code in re.findall(r"`(\w+)`", codes)}
     assert told == {code: status for code, (status, _) in CODES.items()}
+
+
+def test_the_line_of_the_request_log_has_its_members_and_every_outcome_is_explained() -> None:
+    text = section("Request log")
+    (line,) = blocks("json", text)
+    assert tuple(json.loads(line)) == MEMBERS
+    told = [word for row in re.findall(r"^\| (`.+?) \|", text, re.MULTILINE) for word in re.findall(r"`(\w+)`", row)]
+    assert set(told) == {*OUTCOMES, "rejected"}
 
 
 def test_every_inference_path_is_named() -> None:

@@ -137,6 +137,7 @@ def configured(nodes: list[dict[str, Any]], **sections: Any) -> Any:
         "admin": "127.0.0.1:0",
         "nodes": nodes,
         "health": {"period": "100ms", "timeout": "500ms"},
+        "log": {"requests": "none"},
     }
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory, "fairlead.yaml")

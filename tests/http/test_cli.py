@@ -47,7 +47,7 @@ class Process:
 
     def said(self, pattern: re.Pattern[str] | str) -> re.Match[str]:
         until = time.monotonic() + START_S
-        while not (match := re.search(pattern, self.out)):
+        while not (match := re.search(pattern, self.out + self.err)):
             assert self.popen.poll() is None and time.monotonic() < until, (self.popen.poll(), self.out, self.err)
             time.sleep(0.02)
         return match
@@ -203,7 +203,7 @@ def test_check_prints_a_file_that_loads_to_the_same_but_for_secrets(run: Any, tm
         "  tier_policy: strict, within_user: deadline, max_in_flight_per_pool: 3}\nidentity: [{body: user}]\n"
         "users: {default: {weight: 2, team: 'a b'}, zoë: {max_in_flight: 4, priority: low, team: none}}\n"
         "teams: {'a b': {weight: 2, max_in_flight: 7}, 'ü': }\nlimits: {body: 70000}\n"
-        "health: {period: 1500ms}\ntimeouts: {idle: 2h}\nlog: {level: debug}\n"
+        "health: {period: 1500ms}\ntimeouts: {idle: 2h}\nlog: {level: debug, requests: ./r}\n"
     )
     code, out, err = run("check", str(path))
     assert (code, err) == (0, "")
@@ -279,7 +279,7 @@ def test_what_it_finds_it_serves_and_a_router_is_no_node(launch: Callable[..., P
     options = ["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
     router = launch(*options, command=patched({port: "vLLM", free_port(): "Ollama"}))
     public = router.port()
-    assert f"127.0.0.1:{port}  up: simulated node, 4 slots, demo" in router.out
+    assert f"127.0.0.1:{port}  up: simulated node, 4 slots, demo" in router.err
     assert [model["id"] for model in get(f"http://127.0.0.1:{public}/v1/models")["data"]] == ["demo"]
     code, _, err = run(*options, command=patched({public: "llama.cpp"}))
     assert code == 2
@@ -287,14 +287,15 @@ def test_what_it_finds_it_serves_and_a_router_is_no_node(launch: Callable[..., P
     router.signal(signal.SIGTERM)
     assert router.ended(3.0) == 0
     # The curl command in its greeting is a shell's: it asks for the model that there is.
-    assert """-d '{"model": "demo",""" in router.out
+    assert """-d '{"model": "demo",""" in router.err
+    assert router.out == ""  # it is the request log's
 
 
 def test_the_default_port_gives_way_to_a_node_there(launch: Callable[..., Process]) -> None:
     router = launch("serve", "--node", "http://127.0.0.1:8080", "--admin", "127.0.0.1:0", "--for", "100ms")
     code = router.ended()
     # 8088 may be in use here; whichever way it ends, it went there.
-    assert "port 8080 is a node's: the router takes 8088" in router.out
+    assert "port 8080 is a node's: the router takes 8088" in router.err
     assert code == (1 if "127.0.0.1:8088 is in use" in router.err else 0)
 
 

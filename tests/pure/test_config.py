@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fairlead.clock import SECOND_NS
-from fairlead.config import Config, IdentitySource, NodeConfig, TeamConfig, UserConfig, config_keys, load
+from fairlead.config import Config, IdentitySource, LogConfig, NodeConfig, TeamConfig, UserConfig, config_keys, load
 from fairlead.config_schema import NODE, SECTIONS, TEAM, TEAMS_MAX, TOP, USER
 from fairlead.errors import ConfigError
 
@@ -73,7 +73,8 @@ def test_defaults() -> None:
     assert config.identity == (IdentitySource("header", "X-User-Id"), IdentitySource("client_address", ""))
     assert (config.queue.max_bytes, config.queue.timeout_ns) == (256 * 1024**2, 60 * SECOND_NS)
     assert (config.timeouts.total_ns, config.limits.body) == (3600 * SECOND_NS, 32 * 1024**2)
-    assert (config.routing.gpu_weight, config.health.period_ns, config.log_level) == (0.3, 2 * SECOND_NS, "info")
+    assert (config.routing.gpu_weight, config.health.period_ns) == (0.3, 2 * SECOND_NS)
+    assert config.log == LogConfig("info", "stdout")
     assert (config.nodes, config.default_user) == ((), UserConfig(1, 0, "normal", None))
 
 
@@ -165,6 +166,11 @@ def test_sizes(file: Path, text: str, size: int) -> None:
     assert read(file, f"{NODES}limits: {{body: {text}}}").limits.body == size
 
 
+@pytest.mark.parametrize("target", ["stdout", "stderr", "none", "/var/log/requests.jsonl", "./requests.jsonl", "../r"])
+def test_where_requests_are_logged(file: Path, target: str) -> None:
+    assert read(file, f"{NODES}log: {{requests: {target}}}").log == LogConfig("info", target)
+
+
 # Variables -----------------------------------------------------------------------------------------
 
 
@@ -211,7 +217,7 @@ def test_flags_are_taken_as_they_are() -> None:
         ("queue: {tier: {}}", "f.yaml:2: queue.tier: unknown key; nearest known key: tiers"),
         ("retries: {max: 2}", "f.yaml:2: retries: unknown key; "),
         ("timeouts: {header: 1s}", "f.yaml:2: timeouts.header: unknown key; "),
-        ("log: {requests: stdout}", "f.yaml:2: log.requests: unknown key; "),
+        ("log: {request: stdout}", "f.yaml:2: log.request: unknown key; nearest known key: requests"),
         ("users: {a: {tier: high}}", "f.yaml:2: users.a.tier: unknown key; "),
         ('"a\\nb": 1', "f.yaml:2: 'a\\nb': unknown key; "),
         ("queue: {timeout: 1s}\nqueue: {}", "f.yaml:3: queue: is given twice, first at f.yaml:2: remove one"),
@@ -252,6 +258,12 @@ def test_keys_that_are_not_known(file: Path, text: str, message: str) -> None:
         ("routing: {gpu_weight: nan}", "routing.gpu_weight: 'nan' is not allowed"),
         ("users: {a: {weight: 0}}", "users.a.weight: '0' is not allowed: choose an integer 1..10000"),
         ("users: {'': {}}", "users.: a user's name must be 1..128 printable characters"),
+        (
+            "log: {requests: stdot}",
+            "log.requests: 'stdot' is not allowed: choose stdout | stderr | none, or a file: /PATH",
+        ),
+        ("log: {requests: log.jsonl}", "log.requests: 'log.jsonl' is not allowed"),
+        ('log: {requests: "/a\\nb"}', "log.requests: '/a\\nb' is not allowed"),
         ("listen: 8080", "listen: '8080' is not allowed: choose HOST:PORT"),
         ("listen: :8080", "listen: ':8080' is not allowed"),
         ("listen: ::1:8080", "listen: '::1:8080' is not allowed"),

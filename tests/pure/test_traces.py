@@ -18,9 +18,14 @@ FORMATS = {
     '{"timestamp":2500,"input_length":5,"output_length":6}\n',
     "vtc arena": "arrival_s,client,input_tokens,output_tokens\n0.5,a,3,4\n2,b,5,6\n",
     "generic": "time,user,model,input_tokens,output_tokens\n2,b,m,5,6\n0.5,a,m,3,4\n",
-    "request log": '{"arrival":7.5,"user":"a","model":"m","prompt_tokens":3,"completion_tokens":4}\n'
-    '{"arrival":8,"user":"a","model":"m","prompt_tokens":3,"completion_tokens":null}\n'
-    '{"arrival":9,"user":"b","model":"m","prompt_tokens":5,"completion_tokens":6}\n',
+    "request log": '{"time":"-","arrival":7.5,"user":"a","model":"m","outcome":"completed",'
+    '"max_tokens":null,"input_tokens":3,"output_tokens":4,"tokens_by":"usage"}\n'
+    '{"time":"-","arrival":8.5,"user":null,"model":null,"outcome":"rejected",'
+    '"max_tokens":null,"input_tokens":null,"output_tokens":null,"tokens_by":null}\n'
+    '{"time":"-","arrival":8.6,"user":"a","model":"m","outcome":"completed",'
+    '"max_tokens":9,"input_tokens":3,"output_tokens":null,"tokens_by":"estimate"}\n'
+    '{"time":"-","arrival":9,"user":"b","model":"m","outcome":"cancelled",'
+    '"max_tokens":8,"input_tokens":5,"output_tokens":6,"tokens_by":"events"}\n',
 }
 
 
@@ -32,6 +37,9 @@ def test_every_format_is_found_by_its_header(tmp_path: Path, reader: str) -> Non
     assert trace.reader == reader
     assert list(trace.arrival_ns) == [0, 1_500_000_000]
     assert list(trace.input_tokens) == [3, 5] and list(trace.output_tokens) == [4, 6]
+    if reader == "request log":
+        told = "requests whose tokens nobody counted were left out: completed 1, rejected 1"
+        assert (trace.notes, list(trace.max_tokens)) == ([told], [0, 8])
     named = reader not in ("azure", "mooncake")
     assert any("Zipf(1.1) with seed 1" in note for note in trace.notes) is not named
     if named:
@@ -128,6 +136,12 @@ BAD = {
     "arrival,user,input_tokens,output_tokens\n1,a,2,268435456\n": ("line 2", "output_tokens", "0..268435455"),
     "arrival,user,input_tokens,output_tokens\n1e300,a,2,3\n": ("line 2", "arrival", "'1e300'"),
     "arrival,input_tokens,output_tokens\n": ("no requests",),
+    '{"arrival":1,"input_tokens":2,"output_tokens":null}\n': ("line 1", "output_tokens", "None"),
+    '{"arrival":1,"user":"a","input_tokens":null,"output_tokens":null,"tokens_by":null,"outcome":"expired"}\n' * 2: (
+        "no request with its tokens",
+        "nobody counted",
+        "expired 2",
+    ),
     "": ("no header",),
 }
 

@@ -211,7 +211,7 @@ class LoneLane:
         settings.begin = self._begin
         settings.refusal = self._refusal
         settings.request_id = request_id_of
-        settings.wrong_coding = lambda value: None
+        settings.wrong_coding = lambda value, request_id, path: None
         settings.inner = self._behind
         settings.alarm = lambda lane, at_ns: self.alarms.append(at_ns)
         settings.opened = lambda lane: 0
@@ -235,7 +235,7 @@ class LoneLane:
         self.waiting.append(Waiting())
         return self.waiting[-1]
 
-    def _refusal(self, code: str, message: str) -> ApiError:
+    def _refusal(self, code: str, message: str, request_id: str, path: str) -> ApiError:
         self.refused.append(code)
         return ApiError(code, message)
 

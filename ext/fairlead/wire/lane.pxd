@@ -39,5 +39,7 @@ cdef class Lane(Patience):
     cdef refuse(self, error)
     cdef refuse_head(self, error)
     cdef send_error(self, error, bint keep)
+    cdef have_id(self)
+    cdef refusal(self, code, message)
     cdef answered(self)
     cdef leave(self)

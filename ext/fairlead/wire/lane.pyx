@@ -148,7 +148,7 @@ cdef class Lane(Patience):
                 else:
                     break
         except Refused as error:
-            self.refuse(self.settings.refusal(error.code, error.message))
+            self.refuse(self.refusal(error.code, error.message))
         except Exception as error:
             # A defect of ours; this connection can't be trusted any more, the others can.
             log.exception("a connection failed")
@@ -208,7 +208,7 @@ cdef class Lane(Patience):
         cdef Settings settings = self.settings
         self.request_id = settings.request_id(reader.headers)
         if "content-encoding" in reader.headers.first:
-            error = settings.wrong_coding(reader.headers["content-encoding"])
+            error = settings.wrong_coding(reader.headers["content-encoding"], self.request_id, self.path)
             if error is not None:
                 self.refuse_head(error)
                 return
@@ -322,9 +322,17 @@ cdef class Lane(Patience):
 
     cdef send_error(self, error, bint keep):
         self.keep = keep and not (self.discarding or self.settings.draining)
+        self.have_id()
+        self.write_error(error)
+
+    cdef have_id(self):
         if not self.request_id:
             self.request_id = self.settings.request_id(self.reader.headers or Headers())
-        self.write_error(error)
+
+    cdef refusal(self, code, message):
+        """The error for a request that the router can't read; path is empty where it did not come to that."""
+        self.have_id()
+        return self.settings.refusal(code, message, self.request_id, self.path)
 
     cdef refuse(self, error):
         """A request that does not get as far as the gateway. Its body may still be on its way."""
@@ -377,4 +385,4 @@ cdef class Lane(Patience):
             self.close_gently(True)
         else:
             what = "head" if self.state == READING else "body"
-            self.refuse(self.settings.refusal("request_timeout", f"the {what} of the request was not there in time"))
+            self.refuse(self.refusal("request_timeout", f"the {what} of the request was not there in time"))

@@ -1,0 +1,1 @@
+# records.py is on the way of each request, so it is compiled, as it is.

@@ -1,0 +1,35 @@
+# What is compiled of users.py: the attributes of its class are C's, the code is the Python there.
+
+cimport cython
+
+from fairlead.accounts cimport Account, Counts, Flow, Place
+from libc.stdint cimport int64_t
+
+cdef class Users:
+    cdef public dict accounts
+    cdef public Counts forgotten
+    cdef public int64_t forgotten_users
+    cdef public dict series
+    cdef int64_t _users_max
+    cdef object _idle
+    cdef dict _places
+    cdef public Account surplus
+
+    @cython.locals(account=Account, flow=Flow)
+    cpdef entered(self, call, int64_t now_ns)
+    @cython.locals(flow=Flow)
+    cpdef moved(self, call, pool, place, int64_t now_ns)
+    @cython.locals(account=Account, flow=Flow)
+    cpdef dispatched(self, call, int64_t now_ns)
+    @cython.locals(flow=Flow)
+    cpdef requeued(self, call, int64_t now_ns)
+    @cython.locals(account=Account, flow=Flow)
+    cpdef ended(self, call, outcome, cost, int64_t now_ns)
+    @cython.locals(account=Account, idle=Account)
+    cdef Account _admit(self, call)
+    @cython.locals(place=Place, flow=Flow, bucket=int64_t)
+    cdef _join(self, call, Account account, pool, number, int64_t now_ns)
+
+cdef _stopped(call, Flow flow, int64_t difference)
+@cython.locals(each=Flow, waits=int, state=int)
+cdef _update(Account account, Flow flow)

@@ -1,0 +1,216 @@
+"""Who gets what: live figures of every user, and how fair the division of each pool is.
+
+Promise: a request costs a few additions, whoever looks pays for the rest. The table is bounded: of the users who have
+nothing in the router the least recently seen is forgotten, and its counts go on in ``forgotten``. Counters never go
+back, whoever comes and goes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Collection, Iterable
+from typing import Any, Final, Protocol
+
+from fairlead.accounts import (
+    ABSENT,
+    BUCKET_NS,
+    CONTENDING,
+    PRESENT,
+    Account,
+    Counts,
+    Flow,
+    Place,
+    Standing,
+    Tokens,
+    divide,
+)
+
+USERS_MAX: Final = 10_000
+OTHER: Final = "other"
+_PIECE: Final = 250  # users that are looked at in one turn of the loop
+
+
+class Accounted(Protocol):
+    """What is read of a call, and the two fields in which it keeps what is its own here (None at first)."""
+
+    user: int
+    user_name: str
+    tier: int
+    team: str | None
+    pool: int
+    place: int
+    weight: int
+    cost: int  # as charged at dispatch
+    running_max: int
+    waited_ns: int
+    requeues: int
+    flow: Any
+    tally: Any  # where it was charged while it runs; None: it waits
+
+    @property
+    def bill(self) -> Tokens | None: ...
+
+
+class Users:
+    """named: users that have counters of their own in /metrics, for good."""
+
+    def __init__(self, named: Iterable[str] = (), *, users_max: int = USERS_MAX) -> None:
+        self.accounts: dict[int, Account] = {}  # by the core's key
+        self.forgotten = Counts()
+        self.forgotten_users = 0
+        self.series = {OTHER: Counts()} | {name: Counts() for name in named if name != OTHER}
+        self._users_max = users_max
+        self._idle: OrderedDict[int, Account] = OrderedDict()  # the least recently seen first
+        self._places: dict[int, Place] = {}
+        # Of users for whom there is no room because as many as there may be have requests in the router. It weighs
+        # nothing, so it has a service but no fair share.
+        self.surplus = Account(-1, OTHER, self.series[OTHER])
+
+    # What happens to a call ----------------------------------------------------------------------
+
+    def entered(self, call: Accounted, now_ns: int) -> None:
+        """It is offered to the queue; whatever becomes of it, ``ended`` follows."""
+        account = self.accounts.get(call.user)
+        if account is None:
+            account = self._admit(call)
+        if not account.held:
+            self._idle.pop(account.key, None)
+        account.held += 1
+        if account.running_max != call.running_max:
+            account.running_max = call.running_max
+            for flow in account.flows.values():
+                _update(account, flow)
+        self._join(call, account, call.pool, call.place, now_ns)
+
+    def moved(self, call: Accounted, pool: int, place: int, now_ns: int) -> None:
+        """It waits there from now on."""
+        flow: Flow = call.flow
+        flow.waiting -= 1
+        _update(flow.account, flow)
+        self._join(call, flow.account, pool, place, now_ns)
+
+    def dispatched(self, call: Accounted, now_ns: int) -> None:
+        flow: Flow = call.flow
+        account = flow.account
+        if now_ns // BUCKET_NS > flow.place.bucket:
+            flow.place.turn(now_ns // BUCKET_NS)
+        call.tally = flow.dispatched(call.cost, None if call.requeues else call.waited_ns)
+        flow.waiting -= 1
+        flow.running += 1
+        account.running += 1
+        _update(account, flow)
+
+    def requeued(self, call: Accounted, now_ns: int) -> None:
+        """It waits again, and its charge was taken back."""
+        flow: Flow = call.flow
+        if now_ns // BUCKET_NS > flow.place.bucket:
+            flow.place.turn(now_ns // BUCKET_NS)
+        _stopped(call, flow, -call.cost)
+        flow.waiting += 1
+        _update(flow.account, flow)
+
+    def ended(self, call: Accounted, outcome: str, cost: int, now_ns: int) -> None:
+        """outcome: one of OUTCOMES; cost: what it is charged in the end."""
+        flow: Flow = call.flow
+        account = flow.account
+        if now_ns // BUCKET_NS > flow.place.bucket:
+            flow.place.turn(now_ns // BUCKET_NS)
+        if call.tally is None:
+            flow.waiting -= 1
+        else:
+            _stopped(call, flow, cost - call.cost)
+        account.counts.count(outcome, cost, call.bill)
+        account.series.count(outcome, cost, call.bill)
+        _update(account, flow)
+        account.held -= 1
+        if not account.held and account is not self.surplus:
+            self._idle[account.key] = account
+
+    def _admit(self, call: Accounted) -> Account:
+        if len(self.accounts) >= self._users_max:
+            if not self._idle:
+                return self.surplus
+            key, idle = self._idle.popitem(last=False)
+            del self.accounts[key]
+            self.forgotten.add(idle.counts)
+            self.forgotten_users += 1
+        account = Account(call.user, call.user_name, self.series.get(call.user_name, self.series[OTHER]))
+        self.accounts[call.user] = account
+        return account
+
+    def _join(self, call: Accounted, account: Account, pool: int, number: int, now_ns: int) -> None:
+        """Let it wait there."""
+        bucket = now_ns // BUCKET_NS
+        what = (pool, call.tier, call.team)
+        place = self._places.get(number)
+        if place is None or place.what != what:  # the core gives the number of what is forgotten to another
+            place = self._places[number] = Place(number, what, bucket)
+        elif bucket > place.bucket:
+            place.turn(bucket)
+        flow = account.flows.get(number)
+        if flow is None or flow.place is not place:
+            flow = account.flows[number] = Flow(account, place)
+        if flow.weight != call.weight and account is not self.surplus:
+            flow.weigh(call.weight)
+        flow.waiting += 1
+        call.flow, call.tally = flow, None
+        _update(account, flow)
+
+    # Looking -------------------------------------------------------------------------------------
+
+    def held(self) -> tuple[int, int]:
+        """Requests that wait and that run, counted one by one: for the invariants."""
+        flows = [flow for account in self._everybody() for flow in account.flows.values()]
+        return sum(flow.waiting for flow in flows), sum(flow.running for flow in flows)
+
+    async def standings(self, now_ns: int, pools: Collection[int]) -> dict[int, Standing]:
+        """The window, by pool. pools: those that there are; others are forgotten, their numbers may be given again.
+
+        Thousands of users take longer than a request should wait for, so it is done in pieces.
+        """
+        bucket = now_ns // BUCKET_NS
+        for number in [number for number, place in self._places.items() if place.pool not in pools]:
+            del self._places[number]
+        for place in self._places.values():
+            if bucket > place.bucket:
+                place.turn(bucket)
+        found: dict[int, list[Flow]] = {number: [] for number in self._places}
+        for turn, account in enumerate(self._everybody(), 1):
+            for number, flow in list(account.flows.items()):
+                if self._places.get(number) is not flow.place or not flow.look(bucket):
+                    del account.flows[number]
+                elif number in found:
+                    found[number].append(flow)
+            if turn % _PIECE == 0:
+                await asyncio.sleep(0)
+        by_pool: dict[int, list[list[Flow]]] = {pool: [] for pool in pools}
+        for flows in found.values():
+            if flows and flows[0].place.pool in by_pool:
+                by_pool[flows[0].place.pool].append(flows)
+        return {pool: divide(places) for pool, places in by_pool.items()}
+
+    def _everybody(self) -> list[Account]:
+        return [*self.accounts.values(), self.surplus]
+
+
+def _stopped(call: Accounted, flow: Flow, difference: int) -> None:
+    """It gave its slot back; its charge changes by the difference."""
+    flow.correct(call.tally, difference)
+    call.tally = None
+    flow.running -= 1
+    flow.account.running -= 1
+
+
+def _update(account: Account, flow: Flow) -> None:
+    """The flow's numbers have changed. Who waits because of its own limit is not kept waiting by others."""
+    if account.running_max:
+        waits = PRESENT if account.running >= account.running_max else CONTENDING
+        for each in account.flows.values():
+            state = waits if each.waiting else PRESENT if each.running else ABSENT
+            if state != each.state:
+                each.change(state)
+    else:
+        state = CONTENDING if flow.waiting else PRESENT if flow.running else ABSENT
+        if state != flow.state:
+            flow.change(state)
