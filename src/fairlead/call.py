@@ -73,6 +73,7 @@ class Nodes(Protocol):
     """What calls need of the registry."""
 
     def node(self, handle: int) -> Node: ...
+    def pool_of(self, model: str) -> int | None: ...
     def report_connect_failure(self, node: Any) -> None: ...  # what node() gave
 
 
@@ -329,7 +330,7 @@ class Call(Ticket, Exchange):
         self.state = State.QUEUED
         self.node = None
         self.queued_ns = surroundings.driver.now_ns()
-        surroundings.driver.requeue(self)
+        surroundings.driver.requeue(self, surroundings.nodes.pool_of(self.outgoing.model))
         if self.state is State.QUEUED and self.never_wait:
             self.withdraw("refused")
             self.carrier.fail(self.no_node("the node was out of reach, no other is free, and the request may not wait"))

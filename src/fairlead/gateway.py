@@ -45,7 +45,6 @@ class Models(Nodes, Protocol):
 
     @property
     def any_never_answered(self) -> bool: ...
-    def pool_of(self, model: str) -> int | None: ...
 
 
 class Gateway:

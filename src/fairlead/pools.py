@@ -41,8 +41,10 @@ class Pools:
         self._free_left()  # there may be no room for a new pool otherwise
         listed = [(node, list(models)) for node, models in offers]
         groups = self._groups(listed)
-        self._settle(groups)
-        self._join(node for node, _ in listed)
+        moves = self._settle(groups)
+        self._join(node for node, _ in listed)  # first: who is moved to a pool must find its nodes there
+        for model, pool in moves:
+            self._moved(model, pool)
         self._free_empty()
 
     def _groups(self, offers: list[tuple[int, list[str]]]) -> dict[frozenset[int], list[str]]:
@@ -59,8 +61,8 @@ class Pools:
             groups.setdefault(frozenset(nodes), []).append(model)
         return groups
 
-    def _settle(self, groups: dict[frozenset[int], list[str]]) -> None:
-        """Give every group a pool: the one it has, else one that only it uses, else a new one."""
+    def _settle(self, groups: dict[frozenset[int], list[str]]) -> list[tuple[str, int]]:
+        """Give every group a pool: the one it has, else one that only it uses, else a new one. Returns who moves."""
         taken: set[int] = set()
         chosen: dict[frozenset[int], int] = {}
         for kept, its in self._nodes_of.items():
@@ -78,9 +80,10 @@ class Pools:
                 taken.add(pool)
         for nodes, pool in chosen.items():
             self._nodes_of[pool] = nodes
-        for nodes, pool in chosen.items():
-            for model in groups[nodes]:
-                self._assign(model, pool)
+        of = {model: pool for nodes, pool in chosen.items() for model in groups[nodes]}
+        moves = [(model, pool) for model, pool in of.items() if self._pool_of.get(model, pool) != pool]
+        self._pool_of.update(of)
+        return moves
 
     def _new_pool(self, models: list[str]) -> int | None:
         try:
@@ -88,12 +91,6 @@ class Pools:
         except ValueError as error:
             log.error("models %s keep the pool they have, or none: %s", ", ".join(models[:5]), error)
             return None
-
-    def _assign(self, model: str, pool: int) -> None:
-        before = self._pool_of.get(model)
-        self._pool_of[model] = pool
-        if before is not None and before != pool:
-            self._moved(model, pool)
 
     def _join(self, nodes: Iterable[int]) -> None:
         for node in nodes:
