@@ -1,12 +1,14 @@
 # What is compiled of call.py: the attributes of its classes are C's, the code is the Python there.
 
-from fairlead.driver cimport Driver, Ticket
+from fairlead.driver cimport Driver
+from fairlead.ticket cimport Ticket
 from libc.stdint cimport int64_t
 
 cdef class Surroundings:
     cdef public Driver driver
     cdef public object nodes
     cdef public object meter
+    cdef public object place_of
     cdef public int64_t first_byte_ns
     cdef public int64_t idle_ns
 

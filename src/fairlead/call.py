@@ -22,17 +22,19 @@ node's. One timer per call (see driver) looks at the times it finds; bytes only 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import IntEnum
 from typing import Any, Final, Protocol
 
 from fairlead import headers, refusals
 from fairlead.config import TimeoutsConfig
 from fairlead.core.scheduler import CANCELLED, COMPLETED, EXPIRED, FAILED, NO_NODE, PUSHED_OUT
-from fairlead.driver import Driver, Ticket
+from fairlead.driver import Driver
 from fairlead.errors import ApiError
 from fairlead.headers import HeaderList, NodeHead
 from fairlead.metrics import Meter
 from fairlead.policy import Reading
+from fairlead.ticket import Ticket
 from fairlead.upstream import Link, Lost, Pool, request_head
 from fairlead.usage import Habits
 
@@ -87,6 +89,7 @@ class Surroundings:
     driver: Driver
     nodes: Nodes
     meter: Meter
+    place_of: Callable[[Call], tuple[int, int] | None]
     first_byte_ns: int
     idle_ns: int
 
@@ -94,6 +97,7 @@ class Surroundings:
         self.driver = driver
         self.nodes = nodes
         self.meter = meter
+        self.place_of = lambda call: None  # the gateway's to set
         self.first_byte_ns = timeouts.first_byte_ns
         self.idle_ns = timeouts.idle_ns
 
@@ -326,7 +330,10 @@ class Call(Ticket):
         self.node = None
         self.queued_ns = surroundings.driver.now_ns()
         surroundings.meter.requeued(self, self.queued_ns)
-        surroundings.driver.requeue(self)
+        where = surroundings.place_of(self)  # its model's nodes may be others than before
+        if where is not None and where[0] != self.pool:
+            surroundings.meter.moved(self, *where, self.queued_ns)
+        surroundings.driver.requeue(self, where)
         if self.state is State.QUEUED and self.never_wait:
             error = self.no_node("the node was out of reach, no other is free, and the request may not wait")
             self.withdraw("refused", error)

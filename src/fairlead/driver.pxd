@@ -1,26 +1,7 @@
 # What is compiled of driver.py: the attributes of its classes are C's, the code is the Python there.
 
-from libc.stdint cimport int64_t, uint64_t
-
-cdef class Ticket:
-    cdef public int64_t handle
-    cdef public int tier
-    cdef public object team
-    cdef public int64_t pool
-    cdef public int64_t place
-    cdef public uint64_t user
-    cdef public int64_t weight
-    cdef public int64_t cost
-    cdef public int64_t width
-    cdef public int64_t size_bytes
-    cdef public int64_t deadline_ns
-    cdef public int64_t running_max
-    cdef public int64_t waiting_max
-
-    cpdef on_dispatch(self, node, now_ns)
-    cpdef on_expire(self, kind, now_ns)
-    cpdef on_timer(self, now_ns)
-    cpdef on_broken(self)
+from fairlead.ticket cimport Ticket
+from libc.stdint cimport int64_t
 
 cdef class Driver:
     cdef readonly object now_ns
@@ -29,6 +10,7 @@ cdef class Driver:
     cdef readonly object _places
     cdef readonly dict _tickets
     cdef readonly object _timers
+    cdef set _due
     cdef readonly dict _rates
     cdef object _random
     cdef public object _timer
@@ -41,8 +23,8 @@ cdef class Driver:
     cpdef bint cancel(self, Ticket ticket) except -1
     cpdef bint finish(self, Ticket ticket, int outcome, int64_t cost) except -1
     cpdef set_timer(self, Ticket ticket, int64_t at_ns)
-    cdef _pump(self, int64_t now_ns)
-    cdef _deliver(self, int kind, int64_t handle, int64_t node, int64_t now_ns)
-    cdef _forget(self, Ticket ticket)
-    cdef _arm(self)
-    cdef _arm_at(self, int64_t at_ns)
+    cpdef _pump(self, int64_t now_ns)
+    cpdef _tell(self, list decisions, int64_t now_ns)
+    cpdef _forget(self, Ticket ticket)
+    cpdef _arm(self)
+    cpdef _arm_at(self, int64_t at_ns)

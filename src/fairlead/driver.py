@@ -28,46 +28,10 @@ from fairlead.core.heap import IndexedHeap
 from fairlead.core.scheduler import CANCELLED, DISPATCHED, FAILED, NEVER, Scheduler
 from fairlead.places import Places, Shape
 from fairlead.policy import RETRY_MIN_MS, DrainRate
+from fairlead.ticket import Ticket
 
 SLOT_MASK: Final = 0xFFFFFFFF
 _SLEEP_MAX_NS: Final = 3600 * 1_000_000_000  # a timer's delay must fit what the loop can count
-
-
-class Ticket:
-    """A request as the driver knows it. Who makes requests derives from this and sets the fields before submit.
-
-    handle is the driver's: 0 while the request is not with the core. pool and place: what ``find_place`` says.
-    """
-
-    handle: int
-    tier: int
-    team: str | None
-    pool: int
-    place: int
-    user: int
-    weight: int
-    cost: int
-    width: int
-    size_bytes: int
-    deadline_ns: int
-    running_max: int
-    waiting_max: int
-
-    def on_dispatch(self, node: int, now_ns: int) -> None:
-        """It holds a lease on the node until finish or requeue. May come before submit has returned."""
-        raise NotImplementedError
-
-    def on_expire(self, kind: int, now_ns: int) -> None:
-        """EXPIRED, NO_NODE or PUSHED_OUT: it has left the queue."""
-        raise NotImplementedError
-
-    def on_timer(self, now_ns: int) -> int:
-        """Its timer has come. When to come again; 0: not again."""
-        raise NotImplementedError
-
-    def on_broken(self) -> None:
-        """One of the above raised, so the driver has ended the request as failed."""
-        raise NotImplementedError
 
 
 class Driver:
@@ -92,6 +56,7 @@ class Driver:
         self._decisions_max = decisions_max
         self._tickets: dict[int, Ticket] = {}  # by slot
         self._timers = IndexedHeap(requests_max)
+        self._due: set[int] = set()  # slots whose timer has come, while they are told so
         self._rates: dict[int, DrainRate] = {}
         self._random = random.Random(seed)
         self._pumping = False
@@ -124,12 +89,13 @@ class Driver:
         return 0
 
     def cancel(self, ticket: Ticket) -> bool:
-        """Take out a ticket that was not told of a dispatch. False: it is not with the core any more."""
+        """Take out a ticket that was not told of a dispatch; it is told nothing more. False: it was told of its end."""
         now_ns = self.now_ns()
         handle = ticket.handle
         # The core may have dispatched it in the very decisions that are being handed out: then nothing was sent yet.
         if not (self._scheduler.cancel(now_ns, handle) or self._scheduler.finish(now_ns, handle, CANCELLED, 0)):
-            return False
+            ticket.handle = 0  # it may also have been sent away in them
+            return handle != 0
         self._forget(ticket)
         self._pump(now_ns)
         return True
@@ -144,13 +110,20 @@ class Driver:
         self._pump(now_ns)
         return True
 
-    def requeue(self, ticket: Ticket) -> bool:
-        """Put a dispatched ticket back to its place in the queue. False: its lease was released before."""
+    def requeue(self, ticket: Ticket, where: tuple[int, int] | None = None) -> bool:
+        """Put a dispatched ticket back to its place in the queue. False: its lease was released before.
+
+        where: the pool and place where it belongs now, if that may have changed while it ran.
+        """
         now_ns = self.now_ns()
         if not self._scheduler.requeue(now_ns, ticket.handle):
             return False
-        self._timers.remove(ticket.handle & SLOT_MASK)
+        slot = ticket.handle & SLOT_MASK
+        self._timers.remove(slot)
+        self._due.discard(slot)
         self._rates[ticket.pool].ended(now_ns, 0)
+        if where is not None and where[0] != ticket.pool and self._scheduler.move(now_ns, ticket.handle, where[1]):
+            ticket.pool, ticket.place = where
         self._pump(now_ns)
         return True
 
@@ -166,6 +139,7 @@ class Driver:
     def set_timer(self, ticket: Ticket, at_ns: int) -> None:
         """Call the dispatched ticket's on_timer then, and not when it was to be called before."""
         slot = ticket.handle & SLOT_MASK
+        self._due.discard(slot)
         if slot in self._timers:
             self._timers.update(at_ns, slot)
         else:
@@ -308,8 +282,8 @@ class Driver:
             while True:
                 self._again = False
                 decisions = self._scheduler.drain(now_ns)
-                for kind, handle, node in decisions:
-                    self._deliver(kind, handle, node, now_ns)
+                if decisions:
+                    self._tell(decisions, now_ns)
                 if len(decisions) < self._decisions_max and not self._again:
                     break
                 now_ns = self.now_ns()
@@ -317,16 +291,20 @@ class Driver:
             self._pumping = False
         self._arm()
 
-    def _deliver(self, kind: int, handle: int, node: int, now_ns: int) -> None:
-        ticket = self._tickets.get(handle & SLOT_MASK)
-        if ticket is None or ticket.handle != handle:
-            return  # an earlier ticket's callback ended it
-        if kind == DISPATCHED:
-            self._rates[ticket.pool].started(now_ns)
-            self._call(ticket, ticket.on_dispatch, self._places.node_of(node), now_ns)
-        else:
-            self._forget(ticket)
-            self._call(ticket, ticket.on_expire, kind, now_ns)
+    def _tell(self, decisions: list[tuple[int, int, int]], now_ns: int) -> None:
+        """An earlier ticket's callback may have ended a later one: that one's handle is another by then."""
+        # Those sent away come first. All of them are taken out before one is told: in the core their slots are free,
+        # and a callback that submits gets one.
+        gone = [self._tickets.pop(handle & SLOT_MASK) for kind, handle, _ in decisions if kind != DISPATCHED]
+        for ticket, (kind, handle, _) in zip(gone, decisions, strict=False):
+            if ticket.handle == handle:
+                ticket.handle = 0
+                self._call(ticket, ticket.on_expire, kind, now_ns)
+        for _, handle, node in decisions[len(gone) :]:
+            dispatched = self._tickets.get(handle & SLOT_MASK)
+            if dispatched is not None and dispatched.handle == handle:
+                self._rates[dispatched.pool].started(now_ns)
+                self._call(dispatched, dispatched.on_dispatch, self._places.node_of(node), now_ns)
 
     def _call(self, ticket: Ticket, callback: Callable[..., int | None], *args: int) -> int:
         """What the callback returns. If it raises, the others go on and its own ticket ends."""
@@ -334,7 +312,8 @@ class Driver:
             return callback(*args) or 0
         except Exception as error:
             self._report(ticket, error)
-        self.finish(ticket, FAILED, 0)
+        if not self.finish(ticket, FAILED, 0):
+            self.cancel(ticket)  # it had put itself back
         try:
             ticket.on_broken()
         except Exception as error:
@@ -349,6 +328,7 @@ class Driver:
         slot = ticket.handle & SLOT_MASK
         del self._tickets[slot]
         self._timers.remove(slot)
+        self._due.discard(slot)
         ticket.handle = 0
 
     # The one timer -------------------------------------------------------------------------------
@@ -372,16 +352,18 @@ class Driver:
         self._timer = None
         self._armed_ns = NEVER
         now_ns = self.now_ns()
-        due = [self._tickets[slot] for slot in self._timers.pop_due(now_ns)]
+        slots = self._timers.pop_due(now_ns)
+        self._due.update(slots)
         self._pumping = True
         try:
-            for ticket in due:
-                handle = ticket.handle
-                if not handle or handle & SLOT_MASK in self._timers:
-                    continue  # ended or set anew by an earlier ticket's callback
+            for slot in slots:
+                if slot not in self._due:
+                    continue  # ended, put back or set anew by an earlier ticket's callback
+                ticket = self._tickets[slot]
                 again_ns = self._call(ticket, ticket.on_timer, now_ns)
-                if again_ns and ticket.handle == handle and handle & SLOT_MASK not in self._timers:
-                    self._timers.push(again_ns, handle & SLOT_MASK)
+                if again_ns and slot in self._due:
+                    self._timers.push(again_ns, slot)
+                self._due.discard(slot)
         finally:
             self._pumping = False
         self._pump(self.now_ns())

@@ -53,6 +53,7 @@ class Gateway:
         self._prices = policy.TokenPrices(config.queue.prices) if by_token else None
         self._reads = meter.log is not None  # tokens, for the log, where they are not read for the price
         self._surroundings = Surroundings(driver, nodes, meter, config.timeouts)
+        self._surroundings.place_of = self._place_now
 
     def begin(self, request: Inbound, carrier: Carrier) -> Call:
         """Queue it. The carrier may have been told things, even the end, before this returns. Raises ApiError."""
@@ -100,14 +101,22 @@ class Gateway:
                 self._follow(call, pool)
 
     def _follow(self, call: Call, pool: int) -> None:
+        where = self._place_in(call, pool)
+        if where is not None and where[0] != call.pool:
+            self._meter.moved(call, *where, self._driver.now_ns())
+            self._driver.move(call, *where)
+
+    def _place_now(self, call: Call) -> tuple[int, int] | None:
+        """Where a request belongs that comes back from a node; None: where it was."""
+        pool = self._nodes.pool_of(call.outgoing.model, _own_path(call.outgoing.path))
+        return None if pool is None else self._place_in(call, pool)
+
+    def _place_in(self, call: Call, pool: int) -> tuple[int, int] | None:
         try:
-            new, place = self._driver.find_place(pool, call.tier, call.team, call.outgoing.path in CHEAP_PATHS)
+            return self._driver.find_place(pool, call.tier, call.team, call.outgoing.path in CHEAP_PATHS)
         except NoRoom as error:
             log.error("request %s stays where its model was: %s", call.outgoing.request_id, error)
-            return
-        if new != call.pool:
-            self._meter.moved(call, new, place, self._driver.now_ns())
-            self._driver.move(call, new, place)
+            return None
 
     def waiting(self) -> int:
         """Calls in the queue, counted one by one: for the invariants."""

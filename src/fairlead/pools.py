@@ -55,8 +55,10 @@ class Pools:
             (node, [Offer(model, path) for path in ("", *paths) for model in models]) for node, models, paths in nodes
         ]
         groups = self._groups(listed)
-        self._settle(groups)
-        self._join(node for node, _ in listed)
+        moves = self._settle(groups)
+        self._join(node for node, _ in listed)  # first: who is moved to a pool must find its nodes there
+        for offer, pool in moves:
+            self._moved(offer, pool)
         self._free_empty()
 
     def _groups(self, listed: list[tuple[int, list[Offer]]]) -> dict[frozenset[int], list[Offer]]:
@@ -73,8 +75,8 @@ class Pools:
             groups.setdefault(frozenset(nodes), []).append(offer)
         return groups
 
-    def _settle(self, groups: dict[frozenset[int], list[Offer]]) -> None:
-        """Give every group a pool: the one it has, else one that only it uses, else a new one."""
+    def _settle(self, groups: dict[frozenset[int], list[Offer]]) -> list[tuple[Offer, int]]:
+        """Give every group a pool: the one it has, else one that only it uses, else a new one. Returns who moves."""
         taken: set[int] = set()
         chosen: dict[frozenset[int], int] = {}
         for kept, its in self._nodes_of.items():
@@ -92,9 +94,10 @@ class Pools:
                 taken.add(pool)
         for nodes, pool in chosen.items():
             self._nodes_of[pool] = nodes
-        for nodes, pool in chosen.items():
-            for offer in groups[nodes]:
-                self._assign(offer, pool)
+        of = {offer: pool for nodes, pool in chosen.items() for offer in groups[nodes]}
+        moves = [(offer, pool) for offer, pool in of.items() if self._pool_of.get(offer, pool) != pool]
+        self._pool_of.update(of)
+        return moves
 
     def _new_pool(self, offers: list[Offer]) -> int | None:
         try:
@@ -103,12 +106,6 @@ class Pools:
             names = ", ".join(f"{offer.model} {offer.path}".strip() for offer in offers[:5])
             log.error("models %s keep the pool they have, or none: %s", names, error)
             return None
-
-    def _assign(self, offer: Offer, pool: int) -> None:
-        before = self._pool_of.get(offer)
-        self._pool_of[offer] = pool
-        if before is not None and before != pool:
-            self._moved(offer, pool)
 
     def _join(self, nodes: Iterable[int]) -> None:
         for node in nodes:

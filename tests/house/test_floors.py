@@ -34,6 +34,7 @@ FLOORS = (
     ),
     (
         "places",
+        "ticket",
         "driver",
         "lines",
         "records",

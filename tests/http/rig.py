@@ -26,10 +26,11 @@ from raw_server import Peer, RawServer
 
 from fairlead.app import Router
 from fairlead.config import load
-from fairlead.driver import Driver, Ticket
+from fairlead.driver import Driver
 from fairlead.gateway import Gateway
 from fairlead.listener import Listener
 from fairlead.mocknode import MockNode, MockSettings, serving
+from fairlead.ticket import Ticket
 
 MODEL = "demo"
 CHAT = "/v1/chat/completions"

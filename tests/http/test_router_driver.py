@@ -8,7 +8,8 @@ from typing import Any
 
 from fairlead.clock import MILLISECOND_NS, now_ns
 from fairlead.core.scheduler import COMPLETED, EXPIRED, FAILED, NEVER, NO_NODE, UP, Scheduler
-from fairlead.driver import Driver, Ticket
+from fairlead.driver import Driver
+from fairlead.ticket import Ticket
 
 Run = Callable[[Any], Any]
 
@@ -28,6 +29,7 @@ class Request(Ticket):
         self.events: list[tuple[str, int]] = []
         self.dispatched: Callable[[Request], object] = lambda request: None
         self.timed: Callable[[Request, int], int] = lambda request, at_ns: 0
+        self.expired: Callable[[Request], object] = lambda request: None
 
     def on_dispatch(self, node: int, now_ns: int) -> None:
         self.events.append(("dispatch", node))
@@ -36,6 +38,7 @@ class Request(Ticket):
     def on_expire(self, kind: int, now_ns: int) -> None:
         self.events.append(("expire", kind))
         self.expired_ns = now_ns
+        self.expired(self)
 
     def on_timer(self, now_ns: int) -> int:
         self.events.append(("timer", now_ns))
@@ -129,6 +132,62 @@ def test_a_request_may_end_another_of_the_same_decisions(no_leaks: Run) -> None:
     no_leaks(main)
 
 
+def test_who_is_sent_away_is_told_although_another_took_its_slot_meanwhile(no_leaks: Run) -> None:
+    async def main() -> None:
+        world = World()
+        first = world.submit()
+        soon_ns = now_ns() + 30 * MILLISECOND_NS
+        one, two = world.submit("one", deadline_ns=soon_ns), world.submit("two", deadline_ns=soon_ns)
+        news: list[Request] = []
+        one.expired = lambda request: news.extend(world.submit(user=2) for _ in range(2))
+        await asyncio.sleep(0.1)
+        assert (one.events, two.events) == ([("expire", EXPIRED)],) * 2
+        assert set(world.driver.tickets()) == {first, *news}
+        for request in news:
+            assert world.driver.cancel(request)
+        world.driver.finish(first, COMPLETED, 1)
+        world.done()
+
+    no_leaks(main)
+
+
+def test_who_leaves_while_others_are_told_that_they_are_sent_away_is_told_nothing(no_leaks: Run) -> None:
+    async def main() -> None:
+        world = World()
+        first = world.submit()
+        soon_ns = now_ns() + 30 * MILLISECOND_NS
+        one, two = world.submit("one", deadline_ns=soon_ns), world.submit("two", deadline_ns=soon_ns)
+        left: list[bool] = []
+        one.expired = lambda request: left.extend(world.driver.cancel(two) for _ in range(2))
+        await asyncio.sleep(0.1)
+        assert (one.kinds, two.kinds, left) == (["expire"], [], [True, False])
+        world.driver.finish(first, COMPLETED, 1)
+        world.done()
+
+    no_leaks(main)
+
+
+def test_a_request_whose_callback_fails_after_putting_it_back_ends_all_the_same(no_leaks: Run) -> None:
+    async def main() -> None:
+        told: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context))
+        world = World()
+        request = Request(world.driver, world.pool)
+
+        def fail(request: Request) -> None:
+            if len(request.events) == 1:
+                world.driver.requeue(request)
+                raise ValueError("planted")
+
+        request.dispatched = fail
+        world.driver.submit(request)
+        assert request.kinds == ["dispatch", "broken"]
+        assert [str(context["exception"]) for context in told] == ["planted"]
+        world.done()
+
+    no_leaks(main)
+
+
 def test_a_request_that_comes_back_goes_to_another_node(no_leaks: Run) -> None:
     async def main() -> None:
         world = World(slots=1)
@@ -214,6 +273,46 @@ def test_a_request_that_is_put_back_takes_its_timer_along(no_leaks: Run) -> None
         await asyncio.sleep(0.05)
         assert request.kinds == ["dispatch"]
         world.driver.cancel(request)
+        world.done()
+
+    no_leaks(main)
+
+
+def test_a_request_that_is_put_back_while_timers_come_is_not_told_of_its_own(no_leaks: Run) -> None:
+    async def main() -> None:
+        world = World(slots=2)
+        one, two = world.submit("one"), world.submit("two")
+        for request in (one, two):
+            world.driver.set_timer(request, now_ns() + 5 * MILLISECOND_NS)
+
+        def put_both_back(request: Request, at_ns: int) -> int:
+            world.driver.set_node_state(world.node, 0)
+            for each in (one, two):
+                assert world.driver.requeue(each)
+            return at_ns + MILLISECOND_NS
+
+        one.timed = put_both_back
+        await asyncio.sleep(0.05)
+        assert (one.kinds, two.kinds) == (["dispatch", "timer"], ["dispatch"])
+        world.driver.check()
+        for request in (one, two):
+            assert world.driver.cancel(request)
+        world.done()
+
+    no_leaks(main)
+
+
+def test_a_request_can_be_put_back_into_another_pool(no_leaks: Run) -> None:
+    async def main() -> None:
+        world = World()
+        request = world.submit()
+        other, node = world.driver.add_pool(), world.driver.add_node(1)
+        world.driver.set_node_pools(node, [other])
+        world.driver.set_node_state(node, UP)
+        assert world.driver.requeue(request, (other, other))
+        assert (request.pool, request.events) == (other, [("dispatch", world.node), ("dispatch", node)])
+        assert world.driver.pool_numbers(world.pool)["running"] == 0
+        world.driver.finish(request, COMPLETED, 1)
         world.done()
 
     no_leaks(main)

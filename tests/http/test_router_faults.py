@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+import socket
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from typing import Any
 
 import orjson
 import pytest
 from raw_server import Peer
-from rig import Client, RawNode, Script, answering, chat_body, raw_answer, routed, silence
+from rig import Client, RawNode, Script, answering, chat_body, configured, raw_answer, routed, silence
+
+from fairlead.mocknode import MockNode, MockSettings, serving
 
 Run = Callable[[Any], Any]
 SSE_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -200,6 +204,49 @@ def test_requests_to_a_node_that_died_go_elsewhere(no_leaks: Run, nodes: int, ki
                 assert {answer.status for answer in answers} == {200}
                 counters = rig.router.driver.counters()
                 assert counters["requeued"] >= killed and counters["failed"] == 0
+
+    no_leaks(main)
+
+
+@contextlib.contextmanager
+def unreachable(port: int) -> Iterator[None]:
+    """A port that nobody serves any more, with a full backlog: Linux drops what is dialled, without a word."""
+    with contextlib.ExitStack() as stack:
+        plug = stack.enter_context(socket.socket())
+        plug.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        plug.bind(("127.0.0.1", port))
+        plug.listen(0)
+        for _ in range(4):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(("127.0.0.1", port))
+        yield
+
+
+def test_a_request_that_could_not_be_connected_goes_where_its_model_is_by_then(no_leaks: Run) -> None:
+    """While a node is being dialled, another takes up one of its two models, which then have a pool each."""
+
+    async def main() -> None:
+        health = {"period": "10s", "timeout": "1s"}
+        first, second = MockSettings(name="a", models=("demo", "other")), MockSettings(name="b", models=("demo",))
+        async with AsyncExitStack() as stack:
+            served = await stack.enter_async_context(AsyncExitStack())
+            port = await served.enter_async_context(serving(MockNode(first)))
+            raw = [{"name": "a", "url": f"http://127.0.0.1:{port}", "slots": 4}]
+            async with routed(raw=raw, health=health, timeouts={"connect": "500ms"}) as rig:
+                await served.aclose()
+                stack.enter_context(unreachable(port))
+                answer = rig.later()
+                await rig.until(lambda: rig.running() == 1)
+                before = rig.router.registry.pool_of("demo")
+                url = f"http://127.0.0.1:{await stack.enter_async_context(serving(MockNode(second)))}"
+                node = rig.router.registry.add(configured([{"name": "b", "url": url}]).nodes[0])
+                await node.probed.wait()
+                assert rig.router.registry.pool_of("demo") != before
+                assert rig.running() == 1, "it is still being dialled"
+                assert (await answer).status == 200
+                assert rig.router.driver.counters()["requeued"] == 1
+                await rig.router.registry.remove("b")
 
     no_leaks(main)
 

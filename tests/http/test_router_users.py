@@ -12,9 +12,9 @@ from rig import CHAT, Client, RawNode, Rig, chat_body, routed, silence
 
 from fairlead.accounts import OUTCOMES
 from fairlead.core.scheduler import NEVER
-from fairlead.driver import Ticket
 from fairlead.identity import Identity
 from fairlead.mocknode import MockSettings
+from fairlead.ticket import Ticket
 from fairlead.user_metrics import TOP_USERS
 from fairlead.users import USERS_MAX
 

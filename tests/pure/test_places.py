@@ -10,8 +10,9 @@ import pytest
 
 from fairlead.config import load
 from fairlead.core.scheduler import COMPLETED, DOWN, DRAINING, NEVER, UP, Scheduler
-from fairlead.driver import Driver, Ticket
+from fairlead.driver import Driver
 from fairlead.places import CHEAP_SLOTS, NoRoom, Shape, Team
+from fairlead.ticket import Ticket
 
 HIGH, NORMAL, LOW = range(3)
 TEAMS = {"red": Team(2, 3), "blue": Team(1, 0)}

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from fairlead.core.scheduler import COMPLETED, NEVER, UP, Scheduler
-from fairlead.driver import Driver, Ticket
+from fairlead.driver import Driver
 from fairlead.pools import UNOFFERED_MAX, Offer, Pools
+from fairlead.ticket import Ticket
 
 
 class Request(Ticket):
@@ -29,8 +30,8 @@ class Request(Ticket):
 class Lab:
     """Nodes with one slot each, all up."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, nodes: int = 3, pools_max: int = 8) -> None:
-        self.scheduler = Scheduler(waiting_max=10, running_max=10, pools_max=pools_max)
+    def __init__(self, loop: asyncio.AbstractEventLoop, nodes: int = 3, pools_max: int = 8, **limits: int) -> None:
+        self.scheduler = Scheduler(waiting_max=10, running_max=10, pools_max=pools_max, **limits)
         self.driver = Driver(loop, self.scheduler, lambda: 0, requests_max=20)
         self.nodes = [self.driver.add_node(1) for _ in range(nodes)]
         for node in self.nodes:
@@ -96,6 +97,18 @@ def test_only_the_model_that_changed_moves(loop: asyncio.AbstractEventLoop) -> N
     assert lab.pool("a") == lab.pool("b") == before
     assert lab.moved == [("b", before)]
     assert lab.driver.pools() == [before]
+
+
+def test_a_request_that_moves_finds_the_nodes_of_its_new_pool(loop: asyncio.AbstractEventLoop) -> None:
+    """Also where none may wait for a node: its model has one all the time."""
+    lab = Lab(loop, nodes=2, no_node_wait_ns=0)
+    lab.pools = Pools(lab.driver, lambda offer, pool: lab.driver.move(waits, pool, pool))
+    lab.offer("ab", "")
+    assert lab.runs_on("b") == 0
+    waits = Request(lab.pool("b"))
+    assert lab.driver.submit(waits) == 0
+    lab.offer("ab", "b")
+    assert waits.node == lab.nodes[1]
 
 
 def test_models_that_change_places_are_served_where_they_are(loop: asyncio.AbstractEventLoop) -> None:
