@@ -88,7 +88,7 @@ cdef class Lane(Patience):
 
     def data_received(self, bytes data not None):
         cdef Reader reader = self.reader
-        cdef bint idle = self.state == READING and reader.held is None
+        cdef bint idle = self.state == READING and not reader.begun()
         self.fresh = False
         if self.state >= CLOSING or self.discarding:
             return
@@ -96,8 +96,8 @@ cdef class Lane(Patience):
             reader.put(data)
             if not self.advancing:
                 self.advance()
-            if idle and self.state == READING and reader.held is not None:
-                self.since_ns = self.settings.now_ns()  # a head has begun
+            if idle and self.state == READING and reader.begun():
+                self.since_ns = self.settings.now_ns()
         elif reader.pending() + len(data) <= SURPLUS_MAX:
             reader.put(data)
         else:
@@ -355,8 +355,12 @@ cdef class Lane(Patience):
             self.leave()
             return
         self.state = READING
-        if self.reader.held is not None and not self.advancing:
+        if self.advancing:
+            return
+        if self.reader.held is not None:
             self.advance()
+        else:
+            self.set_alarm()
 
     cdef leave(self):
         """What was written is the last. Who has sent more than was answered may be sending still."""
@@ -375,13 +379,13 @@ cdef class Lane(Patience):
         if self.yielded:
             return 0  # it is our turn
         if self.state == READING:
-            return self.settings.head_ns if self.fresh or self.reader.held is not None else self.settings.keep_alive_ns
+            return self.settings.head_ns if self.fresh or self.reader.begun() else self.settings.keep_alive_ns
         if self.state == BODY or (self.state == INNER and not self.inner_whole):
             return self.settings.body_ns
         return 0
 
     cdef over(self):
-        if self.state == READING and self.reader.held is None:
+        if self.state == READING and not self.reader.begun():
             self.close_gently(True)
         else:
             what = "head" if self.state == READING else "body"

@@ -27,6 +27,7 @@ cdef class Reader:
 
     cdef put(self, bytes data)
     cdef Py_ssize_t pending(self)
+    cdef bint begun(self)
     cdef consume(self, Py_ssize_t end)
     cdef bytes next_head(self, Py_ssize_t head_max)
     cdef bytes next_body(self, int64_t body_max)

@@ -59,6 +59,10 @@ cdef class Reader:
         """Bytes that have not been looked at."""
         return 0 if self.held is None else len(self.held) - self.at
 
+    cdef bint begun(self):
+        """Of a head there is more than half a blank line."""
+        return self.held is not None and not (len(self.held) - self.at == 1 and self.held[self.at] == 13)
+
     cdef consume(self, Py_ssize_t end):
         """What is held has been dealt with up to here."""
         if end == len(self.held):
