@@ -36,7 +36,7 @@ async def flood(policy: str, service_ms: int, polite: int) -> tuple[str, Flooded
         name="one", slots=4, ttft_ms=first_ms, token_ms=(service_ms - first_ms) / TOKENS, batch_ms=0, tokens=TOKENS + 1
     )
     async with routed([node], queue={"policy": policy, "timeout": "10m"}) as rig:
-        return policy, await beside_a_flood(rig, BODY, BODY, polite)
+        return policy, await beside_a_flood(rig, BODY, polite, FLOOD * service_ms / 1000)
 
 
 async def floods(service_ms: int, polite: int) -> bool:
