@@ -1,4 +1,4 @@
-"""Every compiled source of the core is covered by its tests, line by line: python .ci/coverage_gate.py coverage.json"""
+"""Every compiled source is covered by its tests, line by line: python .ci/coverage_gate.py coverage.json"""
 
 from __future__ import annotations
 
