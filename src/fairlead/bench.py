@@ -25,6 +25,7 @@ USER: Final = b"0" * 7
 WORDS: Final = "lines lead many past one corner without chafing the rope runs fair over deck and block "
 ASK_S: Final = 30.0
 STEP_S: Final = 0.02
+LONGER: Final = 10
 ONCE: Final = 1e-6  # requests/s: the first is due at once
 
 
@@ -87,7 +88,8 @@ class Target:
 @dataclass(frozen=True, slots=True)
 class Work:
     """What is asked. rate: requests per second, 0 for the next when the last is answered; tokens: max_tokens, and
-    the chunks of a stream from our own node, pace_us apart; body: its least size in bytes."""
+    the chunks of a stream from our own node, pace_us apart, in_step: those of all streams at once, as from an engine
+    that batches; body: its least size in bytes."""
 
     connections: int = 64
     rate: float = 0.0
@@ -95,12 +97,13 @@ class Work:
     stream: bool = False
     tokens: int = 64
     pace_us: int = 0
+    in_step: bool = False
     body: int = 1024
     timeout_s: float = 60.0
 
     def request(self, target: Target, model: str) -> bytes:
         """As it goes over the wire; nonce and user are zeros in it."""
-        mark = f"bench:{NONCE.decode()}:{self.tokens if self.stream else 0}:{self.pace_us}: "
+        mark = f"bench:{NONCE.decode()}:{self.tokens if self.stream else 0}:{self.pace_us}:{int(self.in_step)}: "
         document: dict[str, Any] = {
             "model": model,
             "messages": [{"role": "user", "content": mark}],
@@ -238,12 +241,15 @@ class Load:
                 break
         raise BenchError(f"the first request to {target.authority} failed: {told(counts)}")
 
-    def run(self, seconds: float) -> Window:
-        """Count what ends in the next seconds."""
+    def run(self, seconds: float, least: int = 0) -> Window:
+        """Count what ends in the next seconds; up to LONGER times as many, until so much is good."""
         generator = self._generator
         generator.reset()
         cpu, begun = time.process_time_ns(), time.perf_counter()
-        generator.run(seconds)
+        for _ in range(LONGER):
+            generator.run(seconds)
+            if generator.counts()["good"] >= least:
+                break
         return Window(time.perf_counter() - begun, time.process_time_ns() - cpu, generator.counts())
 
     def settle(self, seconds: float, flowing: int) -> None:

@@ -55,6 +55,11 @@ FLOORS = (
         "demo",
         "load",  # compiled, but no part of the router: nothing below may import it
         "bench",
+        "bench_machine",
+        "bench_node",
+        "bench_turns",
+        "bench_report",
+        "bench_run",
         "cli",
         "__main__",
     ),

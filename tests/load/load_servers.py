@@ -72,7 +72,7 @@ def stream(*lines: bytes, end: bytes = b"0\r\n\r\n") -> bytes:
 
 
 def chunk(nonce: bytes, number: int) -> bytes:
-    return b'{"content":"bench:%s:%06d:%019d: "}' % (nonce, number, 1)
+    return b'{"content":"bench:%s:%06d:%018d: "}' % (nonce, number, 1)
 
 
 @contextmanager

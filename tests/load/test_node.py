@@ -23,8 +23,8 @@ NONCE = "0000000000004711"
 WAIT_S = 10.0
 
 
-def prompt(chunks: int = 0, pace_us: int = 0, nonce: str = NONCE, padding: int = 0) -> bytes:
-    content = f"bench:{nonce}:{chunks}:{pace_us}: " + "x" * padding
+def prompt(chunks: int = 0, pace_us: int = 0, nonce: str = NONCE, padding: int = 0, step: int = 0) -> bytes:
+    content = f"bench:{nonce}:{chunks}:{pace_us}:{step}: " + "x" * padding
     return json.dumps({"model": "bench", "messages": [{"role": "user", "content": content}]}).encode()
 
 
@@ -102,7 +102,7 @@ def test_a_stream_has_all_its_chunks_in_order(serve: Any, pace_us: int) -> None:
     found = events(asyncio.run(main()))
     after = time.monotonic_ns()
     texts = [event["choices"][0]["delta"]["content"] for event in found]
-    numbers = [re.fullmatch(rf"bench:{NONCE}:(\d{{6}}):(\d{{19}}): ", text) for text in texts]
+    numbers = [re.fullmatch(rf"bench:{NONCE}:(\d{{6}}):(\d{{18}}): ", text) for text in texts]
     assert [int(match[1]) for match in numbers if match] == list(range(300))
     times = [int(match[2]) for match in numbers if match]
     assert times == sorted(times) and before <= times[0] and times[-1] <= after
@@ -118,9 +118,22 @@ def test_streams_that_begin_together_do_not_stay_in_step(serve: Any) -> None:
     with connected(node) as one, connected(node) as four, connected(node) as eight:
         for plug, last in ((one, "1"), (four, "4"), (eight, "8")):
             plug.sendall(wire(prompt(2, 1_000_000, NONCE[:-1] + last), "Connection: close\r\n"))
-        second = [int(re.findall(rb":000001:(\d{19}): ", all_of(plug))[0]) for plug in (one, four, eight)]
+        second = [int(re.findall(rb":000001:(\d{18}): ", all_of(plug))[0]) for plug in (one, four, eight)]
     # 117, 417 and 817 ms after the first chunk; the node may be late.
     assert second[1] - second[0] > 100_000_000 and second[2] - second[1] > 100_000_000
+
+
+def test_streams_in_step_have_their_chunks_together(serve: Any) -> None:
+    node, pace_ns = serve(), 200_000_000
+    with connected(node) as one, connected(node) as two:
+        one.sendall(wire(prompt(3, pace_ns // 1000, step=1), "Connection: close\r\n"))
+        time.sleep(0.05)
+        two.sendall(wire(prompt(3, pace_ns // 1000, step=1), "Connection: close\r\n"))
+        found = [list(map(int, re.findall(rb":\d{6}:(\d{18}): ", all_of(plug)))) for plug in (one, two)]
+    steps = [[time_ns // pace_ns for time_ns in times[1:]] for times in found]
+    assert all(later - sooner == 1 for sooner, later in steps)
+    for times in found:  # soon after a multiple of the pace; the node may be late
+        assert statistics.median(time_ns % pace_ns for time_ns in times[1:]) < pace_ns // 2
 
 
 def test_slots_bound_what_runs(serve: Any) -> None:
@@ -149,7 +162,7 @@ def test_what_waits_for_a_slot_gets_it_in_order(serve: Any) -> None:
                 node.counts()["running"] + node.counts()["waiting"] + node.counts()["streams"] > number
             )
         )
-    begun = [int(re.findall(rb":000000:(\d{19}): ", all_of(plug))[0]) for plug in plugs]
+    begun = [int(re.findall(rb":000000:(\d{18}): ", all_of(plug))[0]) for plug in plugs]
     assert begun == sorted(begun)
     for plug in plugs:
         plug.close()
@@ -183,7 +196,7 @@ def test_a_request_that_comes_during_a_stream_waits_for_its_end(serve: Any) -> N
         found = plug.recv(65536)
         plug.sendall(wire(prompt(nonce="1" * 16), "Connection: close\r\n"))
         found += all_of(plug)
-    assert re.findall(rb":(00000\d):\d{19}:|(simulated\.)", found) == [(b"%06d" % i, b"") for i in range(5)] + [
+    assert re.findall(rb":(00000\d):\d{18}:|(simulated\.)", found) == [(b"%06d" % i, b"") for i in range(5)] + [
         (b"", b"simulated.")
     ]
 
@@ -219,7 +232,7 @@ def test_a_client_that_reads_slowly_gets_everything(serve: Any) -> None:
         while sent != (sent := node.counts()["chunks"]):  # until the sockets are full
             time.sleep(0.3)
         assert node.counts()["streams"] == 0 and node.counts()["running"] == 1  # 15 MB do not fit into sockets
-        numbers = [int(each) for each in re.findall(rb":(\d{6}):\d{19}:", all_of(plug))]
+        numbers = [int(each) for each in re.findall(rb":(\d{6}):\d{18}:", all_of(plug))]
     assert numbers == list(range(60_000))
     assert node.counts()["streams"] == 1 and node.counts()["aborted"] == 0
 
@@ -228,7 +241,7 @@ def test_a_client_that_reads_slowly_gets_everything(serve: Any) -> None:
     "request_bytes",
     [
         b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        b"POST / HTTP/1.1\r\nContent-Length: 99999999999\r\n\r\n",
+        b"POST / HTTP/1.1\r\nContent-Length: 99999999999999999999\r\n\r\n",
         b"GET / HTTP/1.1\r\nX: " + b"y" * 20_000,
     ],
     ids=["chunked", "too long", "head too long"],

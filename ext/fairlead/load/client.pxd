@@ -96,7 +96,7 @@ cdef struct Load:
     int32_t connecting
     int32_t busy
     int32_t flowing    # streams that have had a chunk
-    uint64_t nonce     # of the last request
+    int64_t nonce      # of the last request
     int64_t count      # requests begun
     double next_ns     # the next arrival
     double armed_ns    # what the timer is set to

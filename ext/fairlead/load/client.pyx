@@ -15,6 +15,7 @@ client with a pool of connections does. Nothing is allocated once it runs.
 """
 
 from fairlead.load.answer cimport COMPLETE, answer_advance, answer_begin, answer_end, answer_room
+from fairlead.load.digits cimport write_digits
 from fairlead.load.histogram cimport histogram_record
 from fairlead.load.judge cimport take_body, take_lines, verdict
 from fairlead.load.sockets cimport (
@@ -37,13 +38,6 @@ cdef inline double exponential(Load *load) noexcept nogil:
     load.random ^= load.random << 25
     load.random ^= load.random >> 27
     return -log(<double> ((load.random * <uint64_t> 0x2545F4914F6CDD1D >> 11) + 1) / 9007199254740992.0)
-
-
-cdef inline void digits(char *to, int count, uint64_t value) noexcept nogil:
-    while count > 0:
-        count -= 1
-        to[count] = <char> (c"0" + value % 10)
-        value //= 10
 
 
 # Connections -------------------------------------------------------------------------------------------
@@ -126,9 +120,9 @@ cdef void ask(Load *load, int32_t number, int64_t due_ns) noexcept nogil:
     cdef Connection *one = &load.all[number]
     CHECK(one.phase == IDLE)
     load.nonce = (load.nonce + 1) % NONCE_MODULUS
-    digits(one.request + load.plan.nonce_at, NONCE_DIGITS, load.nonce)
+    write_digits(one.request + load.plan.nonce_at, NONCE_DIGITS, load.nonce)
     if load.plan.user_at >= 0:
-        digits(one.request + load.plan.user_at, USER_DIGITS, <uint64_t> (load.count % load.plan.users))
+        write_digits(one.request + load.plan.user_at, USER_DIGITS, load.count % load.plan.users)
     load.count += 1
     load.busy += 1
     one.chunks = 0

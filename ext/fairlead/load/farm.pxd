@@ -8,7 +8,7 @@ cdef enum:
     NODE_BUFFER = 16384    # of a request, and of what is sent in one piece
     NONCE_DIGITS = 16
     NUMBER_DIGITS = 6
-    TIME_DIGITS = 19
+    TIME_DIGITS = 18
     TEXT_MAX = 2048
     TIMER_NUMBER = 0x7fffffff  # of the timer, among the numbers of clients and listeners
     LISTENERS_MAX = 64
@@ -40,6 +40,7 @@ cdef struct Client:
     int64_t skip           # of the body, still to come
     char nonce[NONCE_DIGITS]
     int64_t pace_ns        # between chunks; 0: as fast as they can be sent
+    bint in_step
     int64_t due_ns
     int32_t chunks         # to send; 0: a plain answer
     int32_t chunk          # the next one's number

@@ -6,15 +6,18 @@ leaves frees its slot at once. What is simulated is time and places, not words, 
 
 Theory. How to answer is written in the prompt, because prompts are what routers leave alone:
 
-    bench:NONCE:CHUNKS:PACE:      16 digits; chunks of a stream, 0 for a plain answer; microseconds between two
+    bench:NONCE:CHUNKS:PACE:STEP:   16 digits; chunks of a stream, 0 for a plain answer; microseconds between two;
+                                    1: in step
 
 The answer repeats bench:NONCE:, and a chunk says bench:NONCE:NUMBER:TIME:, TIME being the CLOCK_MONOTONIC of its send
-in ns. The first chunk leaves at once and the second after a part of the pace that depends on the nonce, lest streams
-that began together stay in step and their chunks come in bundles. A request without such a mark has a plain answer.
+in ns. The first chunk leaves at once. In step, all further ones of all streams of a pace leave together, as they do
+from an engine that batches; out of step, the second leaves after a part of the pace that depends on the nonce, lest
+streams that began together have their chunks together. A request without such a mark has a plain answer.
 
 A body that does not fit the buffer is skipped; its mark must stand in the front of it.
 """
 
+from fairlead.load.digits cimport read_digits, write_digits
 from fairlead.load.sockets cimport (
     EPOLLIN, EPOLLOUT, EVENTS_MAX, MSG_NOSIGNAL, epoll_wait, memmem, now_ns, recv, send, shut, strncasecmp,
     tcp_accept, timer_arm, wait_ms, watch,
@@ -26,25 +29,7 @@ from libc.string cimport memchr, memcmp, memcpy, memmove, memset
 
 cdef enum:
     LENGTH_MAX = 1 << 30
-
-
-cdef int64_t number_at(const char **at, const char *end) noexcept nogil:
-    """The digits here, at most 12 of them; at: behind them and what ended them."""
-    cdef int64_t value = 0
-    cdef int count = 0
-    while at[0] < end and b"0" <= at[0][0] <= b"9" and count < 12:
-        value = value * 10 + (at[0][0] - c"0")
-        at[0] += 1
-        count += 1
-    at[0] += at[0] < end
-    return value
-
-
-cdef inline void digits(char *to, int count, int64_t value) noexcept nogil:
-    while count > 0:
-        count -= 1
-        to[count] = <char> (c"0" + value % 10)
-        value //= 10
+    PACE_MAX_US = 1_000_000_000
 
 
 # Sending -----------------------------------------------------------------------------------------------
@@ -104,8 +89,8 @@ cdef int32_t write_chunk(Farm *farm, Client *client, char *to) noexcept nogil:
         size = farm.head.size
     memcpy(event.bytes + event.nonce_at[0], client.nonce, NONCE_DIGITS)
     memcpy(event.bytes + event.nonce_at[1], client.nonce, NONCE_DIGITS)
-    digits(event.bytes + event.number_at, NUMBER_DIGITS, client.chunk)
-    digits(event.bytes + event.time_at, TIME_DIGITS, now_ns())
+    write_digits(event.bytes + event.number_at, NUMBER_DIGITS, client.chunk)
+    write_digits(event.bytes + event.time_at, TIME_DIGITS, now_ns())
     if is_last:
         memcpy(event.bytes + event.finish_at, b'"length"', 8)
     else:
@@ -162,17 +147,26 @@ cdef void answered(Farm *farm, int32_t number) noexcept nogil:
         read_request(farm, number)
 
 
+cdef int64_t second_due(Client *client, int64_t now) noexcept nogil:
+    """When the second chunk is due, and with it all others."""
+    cdef int64_t part = 0
+    cdef int i
+    if client.pace_ns == 0:
+        return now
+    if client.in_step:
+        return (now // client.pace_ns + 1) * client.pace_ns
+    for i in range(1, 5):  # from the last digit: neighbouring nonces are far apart in the pace
+        part = part * 10 + (client.nonce[NONCE_DIGITS - i] - c"0")
+    return now + client.pace_ns * (part + 1) // 10000
+
+
 cdef void start(Farm *farm, int32_t number) noexcept nogil:
     """It has its slot."""
     cdef Client *client = &farm.all[number]
-    cdef int64_t part
     farm.running += 1
     if client.chunks > 0:
-        # Neighbouring nonces are far apart in the pace.
-        part = (client.nonce[NONCE_DIGITS - 1] - c"0") * 1000 + (client.nonce[NONCE_DIGITS - 2] - c"0") * 100
-        part += (client.nonce[NONCE_DIGITS - 3] - c"0") * 10 + (client.nonce[NONCE_DIGITS - 4] - c"0")
         client.phase = STREAMING
-        client.due_ns = now_ns() + client.pace_ns * (part + 1) // 10000
+        client.due_ns = second_due(client, now_ns())
         send_chunks(farm, number)
         return
     client.phase = WORKING
@@ -187,12 +181,13 @@ cdef void generate(Farm *farm, int32_t number, const char *body, const char *end
     cdef Client *client = &farm.all[number]
     cdef const char *mark = <const char *> memmem(body, <size_t> (end - body), b"bench:", 6)
     memset(client.nonce, c"0", NONCE_DIGITS)
-    client.pace_ns = client.chunks = client.chunk = 0
+    client.pace_ns = client.chunks = client.chunk = client.in_step = 0
     if mark != NULL and end - mark > 7 + NONCE_DIGITS:
         memcpy(client.nonce, mark + 6, NONCE_DIGITS)
         mark += 7 + NONCE_DIGITS
-        client.chunks = <int32_t> min(number_at(&mark, end), <int64_t> 999_999)
-        client.pace_ns = number_at(&mark, end) * 1000
+        client.chunks = <int32_t> min(read_digits(&mark, end), <int64_t> 999_999)
+        client.pace_ns = min(read_digits(&mark, end), <int64_t> PACE_MAX_US) * 1000
+        client.in_step = read_digits(&mark, end) == 1
     if farm.slots == 0 or farm.running < farm.slots:
         start(farm, number)
         return
@@ -228,7 +223,7 @@ cdef int64_t content_length(Client *client, const char *line, const char *end) n
             at = line + 15
             while at < end and at[0] == b" ":
                 at += 1
-            length = number_at(&at, end)
+            length = read_digits(&at, end)
         elif end - line > 18 and strncasecmp(line, b"transfer-encoding:", 18) == 0:
             return -1
         elif end - line > 17 and strncasecmp(line, b"connection: close", 17) == 0:

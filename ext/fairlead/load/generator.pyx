@@ -78,7 +78,7 @@ cdef class Generator:
         load.plan.length = length
         load.plan.timeout_ns = timeout_ns
         load.random = seed * <uint64_t> 0x9E3779B97F4A7C15 | 1
-        load.nonce = load.random % NONCE_MODULUS
+        load.nonce = <int64_t> (load.random % NONCE_MODULUS)
         self.prepare(request)
 
     cdef prepare(self, bytes request):

@@ -11,6 +11,7 @@ from fairlead.load.answer cimport ANSWER_BUFFER, BROKEN, COMPLETE, CUT, Answer, 
 from fairlead.load.client cimport (
     BAD_STATUS, BAD_STREAM, BROKEN_HTTP, CUT_OFF, NONCE_DIGITS, WRONG_LENGTH, WRONG_NONCE, Connection, Load,
 )
+from fairlead.load.digits cimport read_digits
 from fairlead.load.histogram cimport histogram_record
 from fairlead.load.sockets cimport memmem, now_ns
 from libc.stdint cimport int32_t, int64_t
@@ -27,14 +28,6 @@ cdef void look_for_mark(Load *load, Connection *one, const char *at, size_t size
         return
     one.marked = True
     one.strange |= memcmp(found + 6, one.request + load.plan.nonce_at, NONCE_DIGITS) != 0
-
-
-cdef int64_t number_at(const char *at, const char *end) noexcept nogil:
-    cdef int64_t value = 0
-    while at < end and b"0" <= at[0] <= b"9":
-        value = value * 10 + (at[0] - c"0")
-        at += 1
-    return value
 
 
 cdef void take_event(Load *load, Connection *one, const char *at, size_t size, int64_t now) noexcept nogil:
@@ -54,10 +47,9 @@ cdef void take_event(Load *load, Connection *one, const char *at, size_t size, i
         found = <const char *> memmem(at, size, b"bench:", 6)
         one.strange |= found == NULL
         found = end if found == NULL else min(found + MARK + 1, end)
-        one.disordered |= number_at(found, end) != one.chunks
-        found = <const char *> memchr(found, b":", <size_t> (end - found))
-        if found != NULL:
-            histogram_record(&load.tally.transit, now - number_at(found + 1, end))
+        one.disordered |= read_digits(&found, end) != one.chunks
+        if found < end:
+            histogram_record(&load.tally.transit, now - read_digits(&found, end))
     if one.chunks == 0:
         load.flowing += 1
         histogram_record(&load.tally.first, now - one.due_ns)
