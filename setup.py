@@ -18,6 +18,8 @@ from pathlib import Path
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
+LINUX = sys.platform == "linux"
+
 MODES = {
     "release": {
         "cflags": ["-O3", "-DNDEBUG"],
@@ -83,7 +85,9 @@ def extensions(mode: dict[str, list[str]], root: str, paths: list[Path]) -> list
 def compiled(name: str) -> list[Extension]:
     """What is written in Cython, and the Python that is on the way of each request: it has a .pxd beside it."""
     mode = MODES[name]
-    cython = extensions(mode, "ext", sorted(Path("ext").glob("fairlead/*/*.pyx")))
+    # The load generator needs Linux's epoll.
+    pyx = [path for path in sorted(Path("ext").glob("fairlead/*/*.pyx")) if path.parent.name != "load" or LINUX]
+    cython = extensions(mode, "ext", pyx)
     python = extensions(mode, "src", [path.with_suffix(".py") for path in sorted(Path("src").glob("fairlead/*.pxd"))])
     options = {
         "include_path": ["ext", "src"],

@@ -306,6 +306,47 @@ def simulate(context: click.Context, /, **options: Any) -> int:
         raise click.ClickException(f"{error.filename}: {error.strerror}: choose another place to write to") from None
 
 
+@fairlead.command()
+@click.option("--url", metavar="URL", help="What to load. Without it: this router, on this machine.")
+@click.option("--model", metavar="NAME", help="[the first that it lists]")
+@click.option("--header", "headers", multiple=True, metavar="TEXT", help="'Name: value', such as a key. Repeatable.")
+@click.option("--connections", type=click.IntRange(1, 2**16), default=64, metavar="N", help="Requests at once. [64]")
+@click.option(
+    "--rate", type=click.FloatRange(0, 1e6), default=0.0, metavar="R", help="Per second. 0: when answered. [0]"
+)
+@click.option("--users", type=click.IntRange(1, 10**7), default=1, metavar="N", help="In X-User-Id, in turn. [1]")
+@click.option("--stream", is_flag=True, help="Ask for streams.")
+@click.option("--tokens", type=click.IntRange(1, 999_999), default=64, metavar="N", help="max_tokens. [64]")
+@click.option("--body", type=click.IntRange(0, 2**24), default=1024, metavar="BYTES", help="Of a request. [1024]")
+@click.option("--for", "span_ns", type=SPAN, metavar="DURATION", help="[10s; without --url 2s a turn]")
+@click.option("--pid", "pids", type=click.IntRange(1), multiple=True, metavar="N", help="Whose CPU to tell.")
+@click.option("--cpu", type=click.IntRange(0), metavar="N", help="Core to stay on.")
+@click.option("--json", "json_path", metavar="FILE", help="Write the result; - is standard output.")
+@click.pass_context
+def bench(context: click.Context, /, **options: Any) -> int:
+    """Load an endpoint: rate, latency, CPU, and whether answers were right.
+
+    \b
+    Example:
+      fairlead bench --url http://127.0.0.1:8080 --users 100 --stream
+    """
+    alone = ("url", "span_ns", "json_path")
+    for option in context.command.params:
+        if options["url"] is None and option.name not in alone and _was_given(context, str(option.name)):
+            raise click.UsageError(f"{option.opts[0]} needs --url", context)
+    try:
+        from fairlead.bench import BenchError
+        from fairlead.bench_run import run as run_bench
+    except ModuleNotFoundError as error:
+        raise click.ClickException(f"bench needs Linux ({error.name} is not built elsewhere)") from None
+    try:
+        return run_bench(options, click.echo)
+    except BenchError as error:
+        raise click.ClickException(str(error)) from None
+    except OSError as error:
+        raise click.ClickException(f"{error.filename}: {error.strerror}: choose another place to write to") from None
+
+
 def _was_given(context: click.Context, name: str) -> bool:
     return context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
 

@@ -114,7 +114,7 @@ def one_line(err: str) -> str:
 # Help ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", [[], ["serve"], ["check"], ["mock-node"], ["simulate"]], ids=" ".join)
+@pytest.mark.parametrize("command", [[], ["serve"], ["check"], ["mock-node"], ["simulate"], ["bench"]], ids=" ".join)
 def test_help_fits_a_screen_and_has_one_example(run: Any, command: list[str]) -> None:
     code, out, err = run(*command, "--help")
     lines = out.splitlines()
