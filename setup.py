@@ -106,7 +106,7 @@ def main() -> None:
     name = os.environ.get("FAIRLEAD_BUILD", "release")
     if name not in MODES:
         sys.exit(f"setup.py: FAIRLEAD_BUILD is {name!r}: choose one of {', '.join(MODES)}")
-    setup(ext_modules=compiled(name))
+    setup(ext_modules=compiled(name), options={"build_ext": {"parallel": os.cpu_count() or 1}})
 
 
 main()
