@@ -35,11 +35,12 @@ async def process(directory: Path, document: dict[str, Any]) -> AsyncIterator[tu
     path = directory / "fairlead.yaml"
     path.write_text(yaml.safe_dump({"listen": "127.0.0.1:0", "admin": "none"} | document))
     command = (sys.executable, "-m", "fairlead", "serve", str(path))
-    running = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
-    assert running.stdout is not None
+    null, pipe = asyncio.subprocess.DEVNULL, asyncio.subprocess.PIPE  # what is said to people is on the error stream
+    running = await asyncio.create_subprocess_exec(*command, stdout=null, stderr=pipe)
+    assert running.stderr is not None
     try:
         async with asyncio.timeout(START_S):
-            while (match := LISTENS.search(await running.stdout.readline())) is None:
+            while (match := LISTENS.search(await running.stderr.readline())) is None:
                 assert running.returncode is None
         yield running.pid, int(match[1])
     finally:
