@@ -33,7 +33,9 @@ LISTENS = re.compile(rb"listens on http://127\.0\.0\.1:(\d+)")
 async def process(directory: Path, document: dict[str, Any]) -> AsyncIterator[tuple[int, int]]:
     """A router's process id and port."""
     path = directory / "fairlead.yaml"
-    path.write_text(yaml.safe_dump({"listen": "127.0.0.1:0", "admin": "none"} | document))
+    # The log would have each event read, which may keep a megabyte of one that does not end.
+    ours = {"listen": "127.0.0.1:0", "admin": "none", "log": {"requests": "none"}}
+    path.write_text(yaml.safe_dump(ours | document))
     command = (sys.executable, "-m", "fairlead", "serve", str(path))
     null, pipe = asyncio.subprocess.DEVNULL, asyncio.subprocess.PIPE  # what is said to people is on the error stream
     running = await asyncio.create_subprocess_exec(*command, stdout=null, stderr=pipe)
