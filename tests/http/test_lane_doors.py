@@ -157,6 +157,29 @@ def test_who_asks_before_sending_gets_an_interim_answer_only_where_the_body_is_w
     no_leaks(main)
 
 
+@pytest.mark.parametrize("protocol", ["websocket", "tcp", "h2c"])
+def test_nobody_changes_protocols(no_leaks: Run, protocol: str) -> None:
+    """Also where aiohttp answers before it has the body: what follows is a request to it, not bytes of the protocol."""
+
+    async def main() -> None:
+        async with RawNode(echo) as node, routed(raw=[node.entry]) as rig:
+            upgrade = ("Connection: Upgrade", f"Upgrade: {protocol}")
+            client = await Client.connect(rig)
+            for method, path in (("GET", "/v1/models"), ("POST", CHAT)):
+                body = chat_body("p9")
+                request = ask(method, path, body, *upgrade)
+                client.writer.write(request[: -len(body)])
+                await asyncio.sleep(0.05)
+                client.writer.write(body)
+                assert (await client.answer()).status == 200
+                client.writer.write(ask("GET", "/health", b"", *upgrade) + ask("GET", "/health"))
+                for _ in range(2):
+                    assert (await client.answer()).body == b'{"status":"ok"}'
+            client.leave("close")
+
+    no_leaks(main)
+
+
 async def flood(client: Client, size: int, piece: bytes) -> None:
     """Send that much, or until the router has had enough."""
     with contextlib.suppress(ConnectionError):

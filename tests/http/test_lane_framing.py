@@ -102,6 +102,32 @@ def test_what_can_be_read_in_two_ways_is_refused_and_reaches_no_node(no_leaks: R
     no_leaks(main)
 
 
+@pytest.mark.parametrize("limit", [1024, 65536])
+def test_a_head_may_be_as_long_as_it_is_configured(no_leaks: Run, limit: int) -> None:
+    async def main() -> None:
+        async with (
+            RawNode(answering(raw_answer(b"{}"))) as node,
+            routed(raw=[node.entry], limits={"head": f"{limit // 1024}KiB"}) as rig,
+        ):
+            for first in DOORS.values():
+                head = first + b" HTTP/1.1\r\nHost: x\r\n"
+                while limit - len(head) > 9000:
+                    head += b"X: " + b"y" * 8000 + b"\r\n"
+                for size in (limit, limit + 1):
+                    client = await Client.connect(rig)
+                    client.writer.write(head + b"X: " + b"y" * (size - len(head) - 7) + b"\r\n\r\n")
+                    answer = await client.answer()
+                    if size > limit:
+                        assert (answer.status, answer.code) == (400, "bad_request")
+                        assert f"{limit} bytes" in answer.json()["error"]["message"]
+                        assert await client.rest() == b""
+                    else:
+                        assert b"head" not in answer.body
+                    client.leave("close")
+
+    no_leaks(main)
+
+
 async def taken(rig: Rig, row: Taken, pieces: list[bytes]) -> str | None:
     lane = CHAT.encode() in b"".join(pieces)
     # aiohttp answers before it has the body, for which it then waits only so long.

@@ -10,6 +10,10 @@ import pytest
 from raw_server import Peer
 from rig import CHAT, WAIT_S, Client, RawNode, Rig, answering, chat_body, raw_answer, routed
 
+from fairlead.clock import now_ns
+from fairlead.errors import ApiError
+from fairlead.listener import Inference, Limits, Listener
+
 Run = Callable[[Any], Any]
 LIMIT_S = 0.4
 LATE_S = 1.5  # on a busy machine
@@ -107,6 +111,40 @@ def test_a_body_for_aiohttp_has_its_time_too(no_leaks: Run) -> None:
             assert rest.startswith(b"HTTP/1.1 200 ") and rest.count(b"HTTP/1.1 ") == 1
             await rig.until(lambda: rig.connected() == 0)
             client.leave("close")
+
+    no_leaks(main)
+
+
+def test_a_defect_that_shows_on_one_connection_stops_no_clock(no_leaks: Run, caplog: pytest.LogCaptureFixture) -> None:
+    def reject(error: ApiError) -> None:
+        raise ValueError("a defect")
+
+    async def handler(request: Any) -> Any:
+        raise AssertionError("nobody asks anything")
+
+    async def main() -> None:
+        limit_ns = int(LIMIT_S * 1e9)
+        limits = Limits(
+            connections=10,
+            head_ns=limit_ns,
+            body_ns=limit_ns,
+            keep_alive_ns=limit_ns,
+            stall_ns=limit_ns,
+            head_bytes=1000,
+            body_bytes=1000,
+        )
+        listener = Listener(asyncio.get_running_loop(), handler, limits, now_ns, Inference(reject=reject))
+        await listener.start("127.0.0.1", 0)
+        assert listener.address is not None
+        clients = [Client(*await asyncio.open_connection(*listener.address)) for _ in range(5)]
+        for client in clients:
+            client.writer.write(HEAD[:40])
+        for client in clients:
+            assert await client.rest() == b""
+            client.leave("close")
+        assert caplog.text.count("a connection's time could not be looked at") == 5
+        await listener.close()
+        listener.check()
 
     no_leaks(main)
 

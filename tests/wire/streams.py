@@ -148,10 +148,10 @@ def mutated(stream: bytes, random: Random) -> bytes:
     return stream[:end] + stream[at:]
 
 
-def stream_of(random: Random) -> bytes:
-    """One to four requests in a row, in two thirds of the cases with something wrong in them."""
+def stream_of(random: Random, wrong: int) -> bytes:
+    """One to four requests in a row, with so many things wrong in them."""
     stream = b"".join(random.choice((b"", b"", b"\r\n")) + request(random) for _ in range(random.randint(1, 4)))
-    for _ in range(random.choice((0, 1, 1, 1, 2, 3))):
+    for _ in range(wrong):
         stream = mutated(stream, random)
     return stream
 

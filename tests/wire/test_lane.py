@@ -6,6 +6,7 @@ from __future__ import annotations
 import gc
 import sys
 import time
+import tracemalloc
 from collections.abc import Callable
 
 import pytest
@@ -81,6 +82,20 @@ def test_a_body_is_not_kept_by_a_connection_that_is_idle() -> None:
     assert sys.getrefcount(seen.body) <= 3
 
 
+def test_what_is_sent_behind_a_request_is_kept_only_so_far() -> None:
+    lane = LoneLane(answering=False)
+    lane.feed(POST)
+    tracemalloc.start()
+    try:
+        for _ in range(1000):
+            lane.lane.data_received(bytes(10_000))
+        assert tracemalloc.get_traced_memory()[0] < 200_000
+    finally:
+        tracemalloc.stop()
+    lane.lane.fail(ApiError("queue_full", "no"))
+    assert b"\r\nConnection: close\r\n" in lane.plug.written and lane.plug.ended == "eof"
+
+
 def test_requests_that_come_in_one_read_are_not_all_answered_in_one_turn() -> None:
     lane = LoneLane()
     lane.lane.data_received(POST * 1000)
@@ -89,6 +104,46 @@ def test_requests_that_come_in_one_read_are_not_all_answered_in_one_turn() -> No
     lane.settle()
     assert len(lane.seen) == 1000
     assert lane.plug.reading
+
+
+# Chunks ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("chunks", "body"),
+    [
+        (b"2\r\n{}\r\n0\r\n\r\n", b"{}"),
+        (b"1\r\n{\r\n01\r\n}\r\n00\r\n\r\n", b"{}"),
+        (b"a\r\n0\r\n\r\n0\r\n\r\n\r\n0\r\n\r\n", b"0\r\n\r\n0\r\n\r\n"),
+        (b"F\r\n" + b"x" * 15 + b"\r\n0\r\n\r\n", b"x" * 15),
+        (b"2;a\r\n{}\r\n0;a=b;c\r\n\r\n", b"{}"),
+        (b"2;" + b"a" * 254 + b"\r\n{}\r\n0\r\n\r\n", b"{}"),
+        (b"2;" + b"a" * 255 + b"\r\n{}\r\n0\r\n\r\n", None),
+        (b"000000000000002\r\n{}\r\n0\r\n\r\n", b"{}"),
+        (b"0000000000000002\r\n{}\r\n0\r\n\r\n", None),
+        (b"2\r\n{}\r\n\r\n0\r\n\r\n", None),
+        (b"2\r\n{}\r\n;a\r\nx\r\n0\r\n\r\n", None),
+        (b"2;a=b=c\r\n{}\r\n0\r\n\r\n", None),
+        (b"2;a=\r\n{}\r\n0\r\n\r\n", None),
+        (b"2;\r\n{}\r\n0\r\n\r\n", None),
+        (b"2=a\r\n{}\r\n0\r\n\r\n", None),
+        (b"2\r\n{}\r\n0\r\nX: y\r\n\r\n", None),
+        (b"2\r\n{}\r\n0\r\n\rX", None),
+        (b"2\r\n{}\rX", None),
+        (b"2\rX", None),
+    ],
+)
+@pytest.mark.parametrize("target", [b"/v1/chat/completions", b"/other"])
+def test_chunks_are_a_body_or_none(chunks: bytes, body: bytes | None, target: bytes) -> None:
+    """And the next request is read where the body has ended, however it was cut."""
+    stream = CHUNKED.replace(b"/v1/chat/completions", target) + chunks + POST
+    for size in (1, 2, 3, 5, len(stream)):
+        lane = LoneLane()
+        lane.feed(*(stream[at : at + size] for at in range(0, len(stream), size)))
+        if body is None:
+            assert (lane.read, lane.end) == ([], "bad_request")
+        else:
+            assert [seen.body for seen in lane.read] == [body, b"{}"] and lane.end == "more"
 
 
 # A client that does not read -------------------------------------------------------------------------
@@ -134,6 +189,47 @@ def test_aiohttp_is_told_to_go_on_only_if_it_was_told_to_wait() -> None:
     assert lane.waiting[0].told == ["pause"]
 
 
+def test_a_standstill_is_counted_from_the_last_that_was_taken() -> None:
+    lane = LoneLane(answering=False)
+    lane.feed(POST)
+    full(lane, 90_000)
+    for second, left in ((3, 80_000), (6, 70_000), (9, 60_000), (12, 60_000), (18, 60_000)):
+        lane.plug.buffered, lane.now_ns = left, second * SECOND_NS
+        lane.lane.on_alarm(lane.now_ns)
+        assert lane.plug.ended == ""
+    lane.now_ns = 19 * SECOND_NS
+    lane.lane.on_alarm(lane.now_ns)
+    assert lane.plug.ended == "abort"
+
+
+def test_a_call_that_begins_before_a_full_buffer_waits() -> None:
+    lane = LoneLane(answering=False)
+    lane.feed(POST[:-1])
+    full(lane)
+    lane.feed(POST[-1:])
+    assert lane.waiting[0].told == ["pause"]
+    taken(lane)
+    assert lane.waiting[0].told == ["pause", "resume"]
+
+
+def test_aiohttp_stops_the_reading_of_its_own_requests_only() -> None:
+    """Who waits in the queue must be read."""
+    lane = LoneLane(answering=False)
+    lane.feed(OFFERED + b"x" * 50)
+    assert lane.inner is not None
+    lane.inner.transport.pause_reading()
+    assert not lane.plug.reading
+    lane.lane.data_received(b"x" * 50)  # it was on its way
+    assert lane.plug.reading
+    lane.inner.transport.pause_reading()
+    assert lane.plug.reading
+    lane.answer_inner()
+    lane.feed(OFFERED)
+    lane.inner.transport.pause_reading()
+    lane.answer_inner(keep=False)
+    assert lane.plug.ended == "eof" and lane.plug.reading, "what comes is read for a moment"
+
+
 @pytest.mark.parametrize("stalls", [True, False])
 def test_the_last_answer_is_cut_only_if_nothing_of_it_is_taken(stalls: bool) -> None:
     """The end of what a client sends is waited for a second only, the end of what it reads as long as it reads."""
@@ -149,7 +245,7 @@ def test_the_last_answer_is_cut_only_if_nothing_of_it_is_taken(stalls: bool) -> 
     for step, left in enumerate(taken_):
         lane.plug.buffered = left
         lane.now_ns = (step + 1) * 3 * SECOND_NS
-        lane.lane.on_alarm(lane.now_ns)
+        assert lane.lane.on_alarm(lane.now_ns) >= lane.now_ns + SECOND_NS
         if stalls and step >= 3:  # 12 s of 10
             assert lane.plug.ended == "abort"
             return
@@ -164,26 +260,37 @@ def test_the_last_answer_is_cut_only_if_nothing_of_it_is_taken(stalls: bool) -> 
 # Time ------------------------------------------------------------------------------------------------
 
 
-def test_blank_lines_do_not_keep_an_idle_connection() -> None:
+@pytest.mark.parametrize("pieces", [[b"\r\n"], [b"\r", b"\n"]], ids=["whole", "halves"])
+def test_blank_lines_do_not_keep_an_idle_connection(pieces: list[bytes]) -> None:
     lane = LoneLane(keep_alive_ns=60 * SECOND_NS)
     lane.feed(POST)
     for second in range(1, 80):
         lane.now_ns = second * SECOND_NS
-        lane.feed(b"\r\n")
+        lane.feed(*pieces)
         lane.lane.on_alarm(lane.now_ns)
         if lane.plug.ended:
             break
     assert (second, lane.plug.ended, lane.refused) == (60, "close", [])
 
 
-@pytest.mark.parametrize("first", [True, False])
-def test_a_head_has_its_time_from_its_first_byte(first: bool) -> None:
+def test_an_answer_brings_the_time_of_an_idle_connection_forward() -> None:
+    lane = LoneLane(answering=False, head_ns=100 * SECOND_NS)
+    lane.feed(POST)
+    assert min(lane.alarms) == 100 * SECOND_NS
+    lane.lane.fail(ApiError("queue_full", "no"))
+    assert min(lane.alarms) <= 10 * SECOND_NS
+
+
+@pytest.mark.parametrize("before", [b"", POST, POST + b"\r"], ids=["nothing", "a request", "half a blank line"])
+def test_a_head_has_its_time_from_its_first_byte(before: bytes) -> None:
     lane = LoneLane(keep_alive_ns=60 * SECOND_NS)
-    if not first:
-        lane.feed(POST)
+    if before:
+        lane.feed(before)
     lane.now_ns = 9 * SECOND_NS
+    rest = b"\n" * before.endswith(b"\r")
     for byte in POST[:20]:
-        lane.feed(bytes([byte]))
+        lane.feed(rest + bytes([byte]))
+        rest = b""
         lane.lane.on_alarm(lane.now_ns)
         if lane.plug.ended:
             break
@@ -299,6 +406,18 @@ def test_whatever_ends_a_connection_everybody_is_told_once(state: str, blow: str
         assert lane.inner.told == ["gone"]
     lane.loop.turn()  # what was to go on
     assert lane.lane.on_alarm(10**15) > 10**15
+
+
+def test_nothing_is_begun_on_a_connection_that_was_aborted() -> None:
+    lane = LoneLane(answering=False)
+    lane.feed(POST + POST)
+    lane.lane.head(200, ANSWER)
+    lane.lane.body(b"{}")
+    lane.lane.abort()
+    lane.lane.end()
+    assert len(lane.seen) == 1
+    lane.lane.connection_lost(None)
+    assert lane.waiting[0].told == []
 
 
 def test_nothing_comes_behind_an_answer_that_was_cut() -> None:

@@ -55,16 +55,19 @@ def compare(stream: bytes, pieces: list[bytes]) -> LoneLane:
 def test_what_the_lane_accepts_aiohttp_reads_the_same_way(request: pytest.FixtureRequest, seed: int) -> None:
     """Also however it is cut: the whole in one piece gives the same."""
     random = Random(seed)
-    accepted = refused = 0
+    accepted = refused = right = 0
     for number in range(EXAMPLES[request.config.getoption("--profile")] // 10):
-        stream = stream_of(random)
+        wrong = random.choice((0, 1, 1, 1, 2, 3))
+        stream = stream_of(random, wrong)
         pieces = cut(stream, random)
         try:
             lane = compare(stream, pieces)
             whole = read_by_lane([stream])
+            assert wrong or lane.end in ("more", "closed"), "a right request is refused"
             assert (whole.read, whole.end) == (lane.read, lane.end), "cut, it is read differently"
         except AssertionError as error:
             raise AssertionError(f"seed {seed}, example {number}: {error}: {pieces}") from error
+        right += not wrong
         accepted += len(lane.read)
         refused += lane.end not in ("more", "closed")
-    assert accepted > number / 2 and refused > number / 4
+    assert accepted > number / 2 and refused > number / 4 and right > number / 8
