@@ -13,7 +13,8 @@ is always being read, so that a client that leaves is noticed at once, whatever 
     CLOSED    -                                                                  -
 
 Theory. One request at a time: what follows is looked at when its answer is out, so nothing is answered out of turn, and
-a client that sends on and on gets ``Connection: close`` instead of the router's memory. Its time limits are in
+a client that sends on and on gets ``Connection: close`` instead of the router's memory. Between requests, when nobody
+waits for its leaving, a client that does not take its answers is not read either. Its time limits are in
 patience.pyx, its writing half in answer.pyx, what llhttp reads for it in reader.pyx.
 """
 
