@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp.base_protocol import BaseProtocol
-from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.http_exceptions import BadStatusLine, HttpProcessingError
 from aiohttp.http_parser import HttpRequestParser
+from aiohttp.http_writer import HttpVersion10
 
 from fairlead.errors import ApiError
 from fairlead.listener import request_id_of
@@ -60,8 +61,11 @@ class AiohttpReader:
         if upgraded:
             self._parser.set_upgraded(False)
         for message, payload in messages:
+            if message.version < HttpVersion10:
+                raise BadStatusLine("HTTP/0.9 has no end of a head to wait for")
             headers = comparable(message.headers.items())
-            target = message.path.removesuffix("?")  # an empty query is none
+            path, _, query = message.path.partition("?")
+            target = f"{path}?{query}" if query else path  # an empty query is none
             self.seen.append(Seen(message.method, target, headers, not message.should_close))
             self._payloads.append(payload)
         if self.seen:
