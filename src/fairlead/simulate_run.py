@@ -96,11 +96,11 @@ def check_outputs(json_path: str | None, plot: Path | None) -> None:
     """Before the work is done: can its result be written?"""
     if plot is not None and plot.suffix not in (".png", ".svg"):
         raise ConfigError(f"--plot: {str(plot)!r} is not allowed: choose a name that ends in .png or .svg")
-    if plot is not None and importlib.util.find_spec("matplotlib") is None:
-        raise ConfigError('--plot needs matplotlib: pip install "fairlead[plot]"')
     for option, path in (("--json", None if json_path in (None, "-") else Path(str(json_path))), ("--plot", plot)):
         if path is not None and (path.is_dir() or not path.parent.is_dir()):
             raise ConfigError(f"{option}: {str(path)!r} can't be written: choose a file in a directory that exists")
+    if plot is not None and importlib.util.find_spec("matplotlib") is None:
+        raise ConfigError('--plot needs matplotlib: pip install "fairlead[plot]"')
 
 
 def workload_of(options: dict[str, Any]) -> Trace:
