@@ -130,6 +130,29 @@ def test_nobody_waits_longer_for_a_first_turn_than_there_are_others():
     assert max(worst) == 0, "above 0: somebody starved; below 0: these histories try too little"
 
 
+def test_a_second_request_waits_for_newcomers_but_not_once_one_of_them_comes_back():
+    """What the law above leaves open: who has had a turn waits for all who have not, also for those yet to come.
+
+    Virtual time is the start of the last that was dispatched, so every newcomer starts at it. While they
+    never cease, that is before any second request. Each user is new only once: there are as many as there are users.
+    """
+    world = World([1], flows_max=2_000)
+    a, newcomers = 0, range(1, 1_001)
+    first, second = world.submit(a, 1, 1), world.submit(a, 1, 1)
+    assert world.drain() == [first]
+    running = first
+    for newcomer in newcomers:
+        handle = world.submit(newcomer, 1, 1)
+        world.finish(running)
+        assert world.drain() == [handle], f"newcomer {newcomer} had to wait"
+        running = handle
+    again = world.submit(1, 1, 1)  # the first newcomer, with its second request: it stands behind A's
+    world.finish(running)
+    assert world.drain() == [second]
+    world.finish(second)
+    assert world.drain() == [again]
+
+
 @pytest.mark.parametrize("order", [core.FAIR, core.FIFO], ids=["fair", "fifo"])
 def test_no_slot_stays_free_while_somebody_may_start(order):
     seen = Counter()

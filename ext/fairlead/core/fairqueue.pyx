@@ -12,6 +12,11 @@ charged in the past, nobody needs to know how long the next request will run; an
 themselves and not from a clock, it does not matter how fast the nodes are. (SFQ: Goyal, Vin, Cheng 1996; for a
 server with several requests at once: Jin, Chase, Kaur 2004.)
 
+What it does not promise. Who becomes eligible starts at V, and V moves only when a share with a later start is
+dispatched. So newcomers who never cease go before the second request of everybody who has had a turn. A V that rose
+with the work done would end that, but it would also take from a user who comes back the turn that the orders in
+tests/core/test_orders.py give it. The number of users is the bound: identity must not be free.
+
 The one rule that prevents both hoarding and starvation: when a share *becomes* eligible, c = max(c, V). It is
 applied in ``enter`` (shares.pyx) and nowhere else. V never decreases except back to 0, together with every c, when
 nothing waits or runs.
