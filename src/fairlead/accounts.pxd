@@ -12,7 +12,7 @@ cdef class Counts:
     cdef public int64_t cached
     cdef public int64_t output
 
-    cpdef count(self, outcome, cost, tokens)
+    cpdef count(self, str outcome, int64_t cost, tokens)
     cpdef add(self, Counts other)
 
 cdef class Account:
@@ -76,7 +76,7 @@ cdef class Flow:
     cpdef bint look(self, int64_t bucket) except -1
     cdef bint _touches(self) except -1
     @cython.locals(place=Place, tally=Tally)
-    cpdef Tally dispatched(self, object cost, object wait_ns)
+    cpdef Tally dispatched(self, int64_t cost, int64_t wait_ns)
     cpdef correct(self, Tally tally, int64_t difference)
     @cython.locals(place=Place, difference=int64_t)
     cpdef weigh(self, int64_t weight)

@@ -196,8 +196,8 @@ class Flow:
         """The longest of the window's waits."""
         return max((tally.wait_max_ns for tally in self.recent), default=0)
 
-    def dispatched(self, cost: int, wait_ns: int | None) -> Tally:
-        """wait_ns None: its wait was counted before."""
+    def dispatched(self, cost: int, wait_ns: int) -> Tally:
+        """wait_ns < 0: its wait was counted before."""
         place = self.place
         if self.bucket < place.bucket:
             self._settle()
@@ -205,7 +205,7 @@ class Flow:
         tally = self.tally(place.bucket)
         tally.service += cost
         self.service += cost
-        if wait_ns is not None:
+        if wait_ns >= 0:
             tally.waits += 1
             tally.wait_ns += wait_ns
             if wait_ns > tally.wait_max_ns:

@@ -96,10 +96,10 @@ class Admin:
         stats = {
             "waiting_count": counters["waiting"],
             "processing_count": counters["running"],
-            "avg_wait_time_ms": _average_ms(hour["waited_ns"], hour["dispatched"]),
-            "avg_process_time_ms": _average_ms(hour["processed_ns"], hour["ended"]),
-            "timeout_count": hour["timeouts"],
-            "rejected_count": hour["rejected"],
+            "avg_wait_time_ms": _average_ms(hour.waited_ns, hour.dispatched),
+            "avg_process_time_ms": _average_ms(hour.processed_ns, hour.ended),
+            "timeout_count": hour.timeouts,
+            "rejected_count": hour.rejected,
         }
         return json_response(orjson.dumps(stats), request_id)
 

@@ -1,13 +1,14 @@
 # What is compiled of call.py: the attributes of its classes are C's, the code is the Python there.
 
 from fairlead.driver cimport Driver
+from fairlead.metrics cimport Meter
 from fairlead.ticket cimport Ticket
 from libc.stdint cimport int64_t
 
 cdef class Surroundings:
     cdef public Driver driver
     cdef public object nodes
-    cdef public object meter
+    cdef public Meter meter
     cdef public object place_of
     cdef public int64_t first_byte_ns
     cdef public int64_t idle_ns
@@ -23,24 +24,18 @@ cdef class Outgoing:
 
 cdef class Call(Ticket):
     # set once
-    cdef public object bill
     cdef public object carrier
-    cdef public int64_t entered_ns
     cdef public Outgoing outgoing
     cdef public Surroundings surroundings
     cdef public int64_t total_deadline_ns
-    cdef public str user_name
     # the queue's side
     cdef public object estimate_s
     cdef public bint never_wait
     cdef public int64_t position
     cdef public int64_t queued_ns
-    cdef public int requeues
     cdef public bint waited
-    cdef public int64_t waited_ns
     # the node's side
     cdef public int64_t connected_ns
-    cdef public int64_t dispatched_ns
     cdef public object error
     cdef public int64_t first_byte_ns
     cdef public int64_t last_byte_ns
@@ -52,9 +47,6 @@ cdef class Call(Ticket):
     cdef public int status
     cdef public bint stream
     cdef public bint whole_event
-    # the meter's
-    cdef public object flow
-    cdef public object tally
 
     cpdef client_gone(self)
     cpdef pause(self)

@@ -332,7 +332,7 @@ class Call(Ticket):
         surroundings.meter.requeued(self, self.queued_ns)
         where = surroundings.place_of(self)  # its model's nodes may be others than before
         if where is not None and where[0] != self.pool:
-            surroundings.meter.moved(self, *where, self.queued_ns)
+            surroundings.meter.moved(self, where[0], where[1], self.queued_ns)
         surroundings.driver.requeue(self, where)
         if self.state is State.QUEUED and self.never_wait:
             error = self.no_node("the node was out of reach, no other is free, and the request may not wait")

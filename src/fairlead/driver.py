@@ -27,7 +27,7 @@ from fairlead.clock import MILLISECOND_NS, Clock
 from fairlead.core.heap import IndexedHeap
 from fairlead.core.scheduler import CANCELLED, DISPATCHED, FAILED, NEVER, Scheduler
 from fairlead.places import Places, Shape
-from fairlead.policy import RETRY_MIN_MS, DrainRate
+from fairlead.rate import RETRY_MIN_MS, DrainRate
 from fairlead.ticket import Ticket
 
 SLOT_MASK: Final = 0xFFFFFFFF

@@ -4,6 +4,7 @@ cimport cython
 
 from fairlead.call cimport Call, Outgoing, Surroundings
 from fairlead.driver cimport Driver
+from fairlead.metrics cimport Meter
 from libc.stdint cimport int64_t
 
 cdef class Gateway:
@@ -12,7 +13,7 @@ cdef class Gateway:
     cdef object _config
     cdef Driver _driver
     cdef object _nodes
-    cdef readonly object _meter
+    cdef readonly Meter _meter
     cdef object _identity
     cdef object _prices
     cdef bint _reads

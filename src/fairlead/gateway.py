@@ -103,7 +103,7 @@ class Gateway:
     def _follow(self, call: Call, pool: int) -> None:
         where = self._place_in(call, pool)
         if where is not None and where[0] != call.pool:
-            self._meter.moved(call, *where, self._driver.now_ns())
+            self._meter.moved(call, where[0], where[1], self._driver.now_ns())
             self._driver.move(call, *where)
 
     def _place_now(self, call: Call) -> tuple[int, int] | None:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
-from fairlead.policy import REQUEST_ID, whole_seconds
+from fairlead.policy import REQUEST_ID
+from fairlead.rate import whole_seconds
 from fairlead.wire.headers import Headers
 
 HeaderList = list[tuple[str, str]]

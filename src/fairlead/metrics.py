@@ -7,10 +7,9 @@ few users (see user_metrics).
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
@@ -23,10 +22,11 @@ from prometheus_client.core import (
 from fairlead.accounts import Standing
 from fairlead.clock import SECOND_NS
 from fairlead.errors import ApiError
-from fairlead.policy import TOKEN_POLICY, Reading, cost_unit
+from fairlead.policy import TOKEN_POLICY, cost_unit
 from fairlead.records import Recorded, RequestLog
+from fairlead.ticket import Ticket
 from fairlead.user_metrics import NAMED_MAX, UserFamilies
-from fairlead.users import Accounted, Users
+from fairlead.users import Users
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -34,19 +34,24 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 BOUNDS_S: Final = (0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 600.0, 3600.0)
 _BOUNDS_NS: Final = tuple(int(bound * SECOND_NS) for bound in BOUNDS_S)
 
-_BUCKET_NS: Final = 60 * SECOND_NS
-_BUCKETS: Final = 60
+_MINUTE_NS: Final = 60 * SECOND_NS
+_MINUTES: Final = 60
 
 
 class Histogram:
-    __slots__ = ("counts", "sum_ns")
+    """Of times, by BOUNDS_S."""
 
     def __init__(self) -> None:
         self.counts = [0] * (len(_BOUNDS_NS) + 1)
         self.sum_ns = 0
 
     def observe(self, value_ns: int) -> None:
-        self.counts[bisect_left(_BOUNDS_NS, value_ns)] += 1
+        bounds, at = _BOUNDS_NS, 0
+        for bound_ns in bounds:
+            if value_ns <= bound_ns:
+                break
+            at += 1
+        self.counts[at] += 1
         self.sum_ns += value_ns
 
     def family(self, name: str, documentation: str) -> Metric:
@@ -58,35 +63,46 @@ class Histogram:
         return HistogramMetricFamily(name, documentation, buckets=buckets, sum_value=self.sum_ns / SECOND_NS)
 
 
+class Minute:
+    """Sums of one minute, or of more."""
+
+    def __init__(self) -> None:
+        self.dispatched = self.waited_ns = self.ended = self.processed_ns = self.timeouts = self.rejected = 0
+
+    def add(self, other: Minute) -> None:
+        self.dispatched += other.dispatched
+        self.waited_ns += other.waited_ns
+        self.ended += other.ended
+        self.processed_ns += other.processed_ns
+        self.timeouts += other.timeouts
+        self.rejected += other.rejected
+
+
 class Hour:
-    """Sums over the last hour, in buckets of a minute."""
-
-    FIELDS: Final = ("dispatched", "waited_ns", "ended", "processed_ns", "timeouts", "rejected")
-
-    __slots__ = ("_minute", "_sums")
+    """Sums over the last hour, a minute each."""
 
     def __init__(self) -> None:
         self._minute = 0
-        self._sums = [dict.fromkeys(self.FIELDS, 0) for _ in range(_BUCKETS)]
+        self._minutes = [Minute() for _ in range(_MINUTES)]
 
-    def bucket(self, now_ns: int) -> dict[str, int]:
+    def minute(self, now_ns: int) -> Minute:
         """The sums of this minute, to be added to."""
-        minute = now_ns // _BUCKET_NS
-        for each in range(max(self._minute, minute - _BUCKETS) + 1, minute + 1):
-            self._sums[each % _BUCKETS] = dict.fromkeys(self.FIELDS, 0)
+        minute = now_ns // _MINUTE_NS
+        if minute != self._minute:
+            self._turn(minute)
+        return self._minutes[minute % _MINUTES]
+
+    def _turn(self, minute: int) -> None:
+        for each in range(max(self._minute, minute - _MINUTES) + 1, minute + 1):
+            self._minutes[each % _MINUTES] = Minute()
         self._minute = minute
-        return self._sums[minute % _BUCKETS]
 
-    def sums(self, now_ns: int) -> dict[str, int]:
-        self.bucket(now_ns)
-        return {field: sum(each[field] for each in self._sums) for field in self.FIELDS}
-
-
-class Observed(Accounted, Recorded, Protocol):
-    """All that is read of a call here, in users and in records; flow and tally are theirs to set."""
-
-    @property
-    def bill(self) -> Reading | None: ...
+    def sums(self, now_ns: int) -> Minute:
+        self.minute(now_ns)
+        total = Minute()
+        for each in self._minutes:
+            total.add(each)
+        return total
 
 
 class Meter:
@@ -115,42 +131,42 @@ class Meter:
         if self.log is not None:
             self.log.rejected(request_id, path, error)
 
-    def entered(self, call: Observed, now_ns: int) -> None:
+    def entered(self, call: Ticket, now_ns: int) -> None:
         """It is offered to the queue next. ``ended`` follows in any case."""
         self.users.entered(call, now_ns)
 
-    def moved(self, call: Observed, pool: int, place: int, now_ns: int) -> None:
+    def moved(self, call: Ticket, pool: int, place: int, now_ns: int) -> None:
         """It waits, and does so there next."""
         self.users.moved(call, pool, place, now_ns)
 
-    def dispatched(self, call: Observed, now_ns: int) -> None:
+    def dispatched(self, call: Ticket, now_ns: int) -> None:
         if not call.requeues:
             self.wait.observe(call.waited_ns)
-            bucket = self.hour.bucket(now_ns)
-            bucket["dispatched"] += 1
-            bucket["waited_ns"] += call.waited_ns
+            minute = self.hour.minute(now_ns)
+            minute.dispatched += 1
+            minute.waited_ns += call.waited_ns
         self.users.dispatched(call, now_ns)
 
-    def requeued(self, call: Observed, now_ns: int) -> None:
+    def requeued(self, call: Ticket, now_ns: int) -> None:
         """It gives its lease back and waits again next."""
         self.users.requeued(call, now_ns)
 
-    def ended(self, call: Observed, outcome: str, cost: int, now_ns: int) -> None:
+    def ended(self, call: Ticket, outcome: str, cost: int, now_ns: int) -> None:
         """outcome: one of accounts.OUTCOMES; cost: what it is charged. Before its place or lease is given to others."""
-        bucket = self.hour.bucket(now_ns)
+        minute = self.hour.minute(now_ns)
         if call.tally is not None:
             self.duration.observe(now_ns - call.entered_ns)
-            bucket["ended"] += 1
-            bucket["processed_ns"] += now_ns - call.dispatched_ns
+            minute.ended += 1
+            minute.processed_ns += now_ns - call.dispatched_ns
         elif outcome == "expired":
-            bucket["timeouts"] += 1
+            minute.timeouts += 1
         elif outcome in ("refused", "pushed_out"):
-            bucket["rejected"] += 1
+            minute.rejected += 1
         bill = call.bill
         if self._by_token and bill is not None and bill.by:
             self.priced[bill.by] += 1
         if self.log is not None:
-            self.log.ended(call, outcome, cost, now_ns)
+            self.log.ended(cast(Recorded, call), outcome, cost, now_ns)
         self.users.ended(call, outcome, cost, now_ns)
 
     def outcomes(self, counters: dict[str, int]) -> dict[str, int]:

@@ -16,6 +16,14 @@ cdef class Ticket:
     cdef public int64_t deadline_ns
     cdef public int64_t running_max
     cdef public int64_t waiting_max
+    cdef public str user_name
+    cdef public int64_t entered_ns
+    cdef public int64_t dispatched_ns
+    cdef public int64_t waited_ns
+    cdef public int requeues
+    cdef public object bill
+    cdef public object flow
+    cdef public object tally
 
     cpdef on_dispatch(self, node, now_ns)
     cpdef on_expire(self, kind, now_ns)

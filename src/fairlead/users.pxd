@@ -3,6 +3,7 @@
 cimport cython
 
 from fairlead.accounts cimport Account, Counts, Flow, Place
+from fairlead.ticket cimport Ticket
 from libc.stdint cimport int64_t
 
 cdef class Users:
@@ -16,20 +17,20 @@ cdef class Users:
     cdef public Account surplus
 
     @cython.locals(account=Account, flow=Flow)
-    cpdef entered(self, call, int64_t now_ns)
+    cpdef entered(self, Ticket call, int64_t now_ns)
     @cython.locals(flow=Flow)
-    cpdef moved(self, call, pool, place, int64_t now_ns)
+    cpdef moved(self, Ticket call, int64_t pool, int64_t place, int64_t now_ns)
     @cython.locals(account=Account, flow=Flow)
-    cpdef dispatched(self, call, int64_t now_ns)
+    cpdef dispatched(self, Ticket call, int64_t now_ns)
     @cython.locals(flow=Flow)
-    cpdef requeued(self, call, int64_t now_ns)
+    cpdef requeued(self, Ticket call, int64_t now_ns)
     @cython.locals(account=Account, flow=Flow)
-    cpdef ended(self, call, outcome, cost, int64_t now_ns)
+    cpdef ended(self, Ticket call, str outcome, int64_t cost, int64_t now_ns)
     @cython.locals(account=Account, idle=Account)
-    cdef Account _admit(self, call)
+    cdef Account _admit(self, Ticket call)
     @cython.locals(place=Place, flow=Flow, bucket=int64_t)
-    cdef _join(self, call, Account account, pool, number, int64_t now_ns)
+    cdef _join(self, Ticket call, Account account, int64_t pool, int64_t number, int64_t now_ns)
 
-cdef _stopped(call, Flow flow, int64_t difference)
+cdef _stopped(Ticket call, Flow flow, int64_t difference)
 @cython.locals(each=Flow, waits=int, state=int)
 cdef _update(Account account, Flow flow)

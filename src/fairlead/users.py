@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Collection, Iterable
-from typing import Any, Final, Protocol
+from typing import Final
 
 from fairlead.accounts import (
     ABSENT,
@@ -22,34 +22,13 @@ from fairlead.accounts import (
     Flow,
     Place,
     Standing,
-    Tokens,
     divide,
 )
+from fairlead.ticket import Ticket
 
 USERS_MAX: Final = 10_000
 OTHER: Final = "other"
 _PIECE: Final = 250  # users that are looked at in one turn of the loop
-
-
-class Accounted(Protocol):
-    """What is read of a call, and the two fields in which it keeps what is its own here (None at first)."""
-
-    user: int
-    user_name: str
-    tier: int
-    team: str | None
-    pool: int
-    place: int
-    weight: int
-    cost: int  # as charged at dispatch
-    running_max: int
-    waited_ns: int
-    requeues: int
-    flow: Any
-    tally: Any  # where it was charged while it runs; None: it waits
-
-    @property
-    def bill(self) -> Tokens | None: ...
 
 
 class Users:
@@ -69,7 +48,7 @@ class Users:
 
     # What happens to a call ----------------------------------------------------------------------
 
-    def entered(self, call: Accounted, now_ns: int) -> None:
+    def entered(self, call: Ticket, now_ns: int) -> None:
         """It is offered to the queue; whatever becomes of it, ``ended`` follows."""
         account = self.accounts.get(call.user)
         if account is None:
@@ -83,25 +62,25 @@ class Users:
                 _update(account, flow)
         self._join(call, account, call.pool, call.place, now_ns)
 
-    def moved(self, call: Accounted, pool: int, place: int, now_ns: int) -> None:
+    def moved(self, call: Ticket, pool: int, place: int, now_ns: int) -> None:
         """It waits there from now on."""
         flow: Flow = call.flow
         flow.waiting -= 1
         _update(flow.account, flow)
         self._join(call, flow.account, pool, place, now_ns)
 
-    def dispatched(self, call: Accounted, now_ns: int) -> None:
+    def dispatched(self, call: Ticket, now_ns: int) -> None:
         flow: Flow = call.flow
         account = flow.account
         if now_ns // BUCKET_NS > flow.place.bucket:
             flow.place.turn(now_ns // BUCKET_NS)
-        call.tally = flow.dispatched(call.cost, None if call.requeues else call.waited_ns)
+        call.tally = flow.dispatched(call.cost, -1 if call.requeues else call.waited_ns)
         flow.waiting -= 1
         flow.running += 1
         account.running += 1
         _update(account, flow)
 
-    def requeued(self, call: Accounted, now_ns: int) -> None:
+    def requeued(self, call: Ticket, now_ns: int) -> None:
         """It waits again, and its charge was taken back."""
         flow: Flow = call.flow
         if now_ns // BUCKET_NS > flow.place.bucket:
@@ -110,7 +89,7 @@ class Users:
         flow.waiting += 1
         _update(flow.account, flow)
 
-    def ended(self, call: Accounted, outcome: str, cost: int, now_ns: int) -> None:
+    def ended(self, call: Ticket, outcome: str, cost: int, now_ns: int) -> None:
         """outcome: one of OUTCOMES; cost: what it is charged in the end."""
         flow: Flow = call.flow
         account = flow.account
@@ -127,7 +106,7 @@ class Users:
         if not account.held and account is not self.surplus:
             self._idle[account.key] = account
 
-    def _admit(self, call: Accounted) -> Account:
+    def _admit(self, call: Ticket) -> Account:
         if len(self.accounts) >= self._users_max:
             if not self._idle:
                 return self.surplus
@@ -139,7 +118,7 @@ class Users:
         self.accounts[call.user] = account
         return account
 
-    def _join(self, call: Accounted, account: Account, pool: int, number: int, now_ns: int) -> None:
+    def _join(self, call: Ticket, account: Account, pool: int, number: int, now_ns: int) -> None:
         """Let it wait there."""
         bucket = now_ns // BUCKET_NS
         what = (pool, call.tier, call.team)
@@ -194,7 +173,7 @@ class Users:
         return [*self.accounts.values(), self.surplus]
 
 
-def _stopped(call: Accounted, flow: Flow, difference: int) -> None:
+def _stopped(call: Ticket, flow: Flow, difference: int) -> None:
     """It gave its slot back; its charge changes by the difference."""
     flow.correct(call.tally, difference)
     call.tally = None

@@ -92,7 +92,7 @@ async def beside_a_flood(rig: Rig, body: bytes, count: int, patience_s: float) -
 def served(rig: Rig) -> tuple[int, float]:
     """Requests that a node is done with, and the seconds that it had them, all together."""
     sums = rig.router.meter.hour.sums(rig.router.driver.now_ns())
-    return sums["ended"], sums["processed_ns"] / 1e9
+    return sums.ended, sums.processed_ns / 1e9
 
 
 async def flooder(rig: Rig, body: bytes) -> None:

@@ -26,7 +26,7 @@ def test_every_request_is_counted_once_by_how_it_ended(no_leaks: Run) -> None:
         async with routed([SLOW], queue={"max_waiting": 2}) as rig:
             first = rig.later("a")
             await rig.until(lambda: rig.running() == 1)
-            second, expiring = rig.later("b"), rig.later("c", headers={"X-Queue-Timeout-Ms": "20"})
+            second, expiring = rig.later("b"), rig.later("c", headers={"X-Queue-Timeout-Ms": "50"})
             await rig.until(lambda: rig.waiting() == 2)
             assert (await rig.chat("full")).status == 429
             assert (await expiring).status == 504

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
@@ -14,32 +13,20 @@ from hypothesis import strategies as st
 
 from fairlead.accounts import BUCKET_NS, CONTENDING, OUTCOMES, Flow, Standing
 from fairlead.clock import SECOND_NS
+from fairlead.ticket import Ticket
 from fairlead.users import OTHER, Users
 
 NAMES = {1: "alice", 2: "bob", 3: "carol", 4: "dave", 5: "erin"}
 
 
-@dataclass
-class Call:
+class Call(Ticket):
     """What is read of a call, and nothing else."""
 
-    user: int
-    pool: int = 0
-    place: int = 0
-    tier: int = 1
-    team: str | None = None
-    weight: int = 1
-    cost: int = 1
-    running_max: int = 0
-    waited_ns: int = 0
-    requeues: int = 0
-    bill: Any = None
-    flow: Any = None
-    tally: Any = None
-    user_name: str = field(default="")
-
-    def __post_init__(self) -> None:
-        self.user_name = self.user_name or NAMES.get(self.user, f"user {self.user}")
+    def __init__(self, user: int, **fields: Any) -> None:
+        self.user, self.user_name = user, NAMES.get(user, f"user {user}")
+        self.tier = self.weight = self.cost = 1
+        for name, value in fields.items():
+            setattr(self, name, value)
 
 
 class World:

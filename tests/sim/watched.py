@@ -11,7 +11,7 @@ from typing import Any
 
 from fairlead.core.scheduler import DISPATCHED, PUSHED_OUT, Scheduler
 from fairlead.driver import Driver
-from fairlead.policy import DrainRate
+from fairlead.rate import DrainRate
 from fairlead.ticket import Ticket
 from sim.books import ENDED, WAITING, Entry
 from sim.ledger import SENT_AWAY, Ledger
