@@ -1,5 +1,8 @@
 # What is compiled of driver.py: the attributes of its classes are C's, the code is the Python there.
 
+cimport cython
+
+from fairlead.rate cimport DrainRate
 from fairlead.ticket cimport Ticket
 from libc.stdint cimport int64_t
 
@@ -21,9 +24,11 @@ cdef class Driver:
 
     cpdef int64_t submit(self, Ticket ticket) except? 0x5eed
     cpdef bint cancel(self, Ticket ticket) except -1
+    @cython.locals(rate=DrainRate)
     cpdef bint finish(self, Ticket ticket, int outcome, int64_t cost) except -1
     cpdef set_timer(self, Ticket ticket, int64_t at_ns)
     cpdef _pump(self, int64_t now_ns)
+    @cython.locals(ticket=Ticket, dispatched=Ticket, rate=DrainRate)
     cpdef _tell(self, list decisions, int64_t now_ns)
     cpdef _forget(self, Ticket ticket)
     cpdef _arm(self)

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Final
 
 from fairlead.clock import MILLISECOND_NS, Clock
@@ -105,7 +105,8 @@ class Driver:
         now_ns = self.now_ns()
         if not self._scheduler.finish(now_ns, ticket.handle, outcome, cost):
             return False
-        self._rates[ticket.pool].ended(now_ns)
+        rate = self._rates[ticket.pool]
+        rate.ended(now_ns)
         self._forget(ticket)
         self._pump(now_ns)
         return True
@@ -295,30 +296,35 @@ class Driver:
         """An earlier ticket's callback may have ended a later one: that one's handle is another by then."""
         # Those sent away come first. All of them are taken out before one is told: in the core their slots are free,
         # and a callback that submits gets one.
-        gone = [self._tickets.pop(handle & SLOT_MASK) for kind, handle, _ in decisions if kind != DISPATCHED]
-        for ticket, (kind, handle, _) in zip(gone, decisions, strict=False):
-            if ticket.handle == handle:
-                ticket.handle = 0
-                self._call(ticket, ticket.on_expire, kind, now_ns)
-        for _, handle, node in decisions[len(gone) :]:
+        if decisions[0][0] != DISPATCHED:
+            gone = [self._tickets.pop(handle & SLOT_MASK) for kind, handle, _ in decisions if kind != DISPATCHED]
+            for ticket, (kind, handle, _) in zip(gone, decisions, strict=False):
+                if ticket.handle == handle:
+                    ticket.handle = 0
+                    try:
+                        ticket.on_expire(kind, now_ns)
+                    except Exception as error:
+                        self._break(ticket, error)
+            decisions = decisions[len(gone) :]
+        for _, handle, node in decisions:
             dispatched = self._tickets.get(handle & SLOT_MASK)
             if dispatched is not None and dispatched.handle == handle:
-                self._rates[dispatched.pool].started(now_ns)
-                self._call(dispatched, dispatched.on_dispatch, self._places.node_of(node), now_ns)
+                rate = self._rates[dispatched.pool]
+                rate.started(now_ns)
+                try:
+                    dispatched.on_dispatch(self._places.node_of(node), now_ns)
+                except Exception as error:
+                    self._break(dispatched, error)
 
-    def _call(self, ticket: Ticket, callback: Callable[..., int | None], *args: int) -> int:
-        """What the callback returns. If it raises, the others go on and its own ticket ends."""
-        try:
-            return callback(*args) or 0
-        except Exception as error:
-            self._report(ticket, error)
+    def _break(self, ticket: Ticket, error: Exception) -> None:
+        """Its callback raised: it ends, and the others go on."""
+        self._report(ticket, error)
         if not self.finish(ticket, FAILED, 0):
             self.cancel(ticket)  # it had put itself back
         try:
             ticket.on_broken()
-        except Exception as error:
-            self._report(ticket, error)
-        return 0
+        except Exception as again:
+            self._report(ticket, again)
 
     def _report(self, ticket: Ticket, error: Exception) -> None:
         message = "a request's callback failed; the request ends, the others go on"
@@ -360,7 +366,11 @@ class Driver:
                 if slot not in self._due:
                     continue  # ended, put back or set anew by an earlier ticket's callback
                 ticket = self._tickets[slot]
-                again_ns = self._call(ticket, ticket.on_timer, now_ns)
+                again_ns = 0
+                try:
+                    again_ns = ticket.on_timer(now_ns)
+                except Exception as error:
+                    self._break(ticket, error)
                 if again_ns and slot in self._due:
                     self._timers.push(again_ns, slot)
                 self._due.discard(slot)

@@ -6,6 +6,9 @@ from fairlead.ticket cimport Ticket
 from fairlead.users cimport Users
 from libc.stdint cimport int64_t
 
+cdef int64_t _MINUTE_NS
+cdef int _MINUTES
+
 cdef class Histogram:
     cdef public list counts
     cdef public object sum_ns

@@ -8,7 +8,7 @@ cdef class DrainRate:
     cdef int64_t _last_ns
     cdef int64_t _worked_ns
     cdef int64_t _second
-    cdef int64_t _running
+    cdef readonly int64_t _running
     cdef list _ended
     cdef int64_t _in_window
     cdef int64_t _measured

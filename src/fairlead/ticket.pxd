@@ -24,8 +24,3 @@ cdef class Ticket:
     cdef public object bill
     cdef public object flow
     cdef public object tally
-
-    cpdef on_dispatch(self, node, now_ns)
-    cpdef on_expire(self, kind, now_ns)
-    cpdef on_timer(self, now_ns)
-    cpdef on_broken(self)

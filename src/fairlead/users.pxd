@@ -6,6 +6,8 @@ from fairlead.accounts cimport Account, Counts, Flow, Place
 from fairlead.ticket cimport Ticket
 from libc.stdint cimport int64_t
 
+cdef int64_t _BUCKET_NS
+
 cdef class Users:
     cdef public dict accounts
     cdef public Counts forgotten

@@ -27,6 +27,7 @@ from fairlead.accounts import (
 from fairlead.ticket import Ticket
 
 USERS_MAX: Final = 10_000
+_BUCKET_NS: Final = BUCKET_NS  # here it is C's
 OTHER: Final = "other"
 _PIECE: Final = 250  # users that are looked at in one turn of the loop
 
@@ -72,8 +73,8 @@ class Users:
     def dispatched(self, call: Ticket, now_ns: int) -> None:
         flow: Flow = call.flow
         account = flow.account
-        if now_ns // BUCKET_NS > flow.place.bucket:
-            flow.place.turn(now_ns // BUCKET_NS)
+        if now_ns // _BUCKET_NS > flow.place.bucket:
+            flow.place.turn(now_ns // _BUCKET_NS)
         call.tally = flow.dispatched(call.cost, -1 if call.requeues else call.waited_ns)
         flow.waiting -= 1
         flow.running += 1
@@ -83,8 +84,8 @@ class Users:
     def requeued(self, call: Ticket, now_ns: int) -> None:
         """It waits again, and its charge was taken back."""
         flow: Flow = call.flow
-        if now_ns // BUCKET_NS > flow.place.bucket:
-            flow.place.turn(now_ns // BUCKET_NS)
+        if now_ns // _BUCKET_NS > flow.place.bucket:
+            flow.place.turn(now_ns // _BUCKET_NS)
         _stopped(call, flow, -call.cost)
         flow.waiting += 1
         _update(flow.account, flow)
@@ -93,8 +94,8 @@ class Users:
         """outcome: one of OUTCOMES; cost: what it is charged in the end."""
         flow: Flow = call.flow
         account = flow.account
-        if now_ns // BUCKET_NS > flow.place.bucket:
-            flow.place.turn(now_ns // BUCKET_NS)
+        if now_ns // _BUCKET_NS > flow.place.bucket:
+            flow.place.turn(now_ns // _BUCKET_NS)
         if call.tally is None:
             flow.waiting -= 1
         else:
@@ -120,7 +121,7 @@ class Users:
 
     def _join(self, call: Ticket, account: Account, pool: int, number: int, now_ns: int) -> None:
         """Let it wait there."""
-        bucket = now_ns // BUCKET_NS
+        bucket = now_ns // _BUCKET_NS
         what = (pool, call.tier, call.team)
         place = self._places.get(number)
         if place is None or place.what != what:  # the core gives the number of what is forgotten to another
@@ -148,7 +149,7 @@ class Users:
 
         Thousands of users take longer than a request should wait for, so it is done in pieces.
         """
-        bucket = now_ns // BUCKET_NS
+        bucket = now_ns // _BUCKET_NS
         for number in [number for number, place in self._places.items() if place.pool not in pools]:
             del self._places[number]
         for place in self._places.values():

@@ -43,8 +43,8 @@ FINISH = """\
 
     def requeue"""
 GONE = "self._tickets.pop(handle & SLOT_MASK) for kind"
-REST = "        for _, handle, node in decisions[len(gone) :]:\n"
-CALL = "                self._call(dispatched, dispatched.on_dispatch, self._places.node_of(node), now_ns)\n"
+REST = "        for _, handle, node in decisions:\n"
+CALL = "                    dispatched.on_dispatch(self._places.node_of(node), now_ns)\n"
 PLANTED = [
     Planted("finish does not pump", FINISH, FINISH.replace("self._pump(now_ns)", "pass"), "could go"),
     Planted(
@@ -55,12 +55,12 @@ PLANTED = [
     ),
     Planted("a pump within a pump is forgotten", "            self._again = True\n", "", "could go"),
     Planted("a full list of decisions is the last", "len(decisions) < self._decisions_max and ", "", "could go"),
-    Planted("the last decision is not told", REST, REST.replace(":]", ": self._decisions_max - 1]"), "were not told"),
+    Planted("the last decision is not told", REST, REST.replace("decisions:", "decisions[: self._decisions_max - 1]:"), "were not told"),
     Planted("a dispatch is told twice", CALL, CALL * 2, "told of node|dispatched, but it is"),
     Planted(
         "who was taken out is told nevertheless",
-        "            if ticket.handle == handle:\n",
-        "            if True:\n",
+        "                if ticket.handle == handle:\n",
+        "                if True:\n",
         "sent away, but it is over",
     ),
     Planted("who is sent away stays among the tickets", GONE, GONE.replace("pop(", "__getitem__("), "tickets"),
@@ -108,7 +108,7 @@ PLANTED = [
     ),
     Planted(
         "a start is not counted in the rate",
-        "                self._rates[dispatched.pool].started(now_ns)\n",
+        "                rate.started(now_ns)\n",
         "",
         "the rate counts",
     ),
