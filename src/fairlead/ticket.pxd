@@ -16,8 +16,3 @@ cdef class Ticket:
     cdef public int64_t deadline_ns
     cdef public int64_t running_max
     cdef public int64_t waiting_max
-
-    cpdef on_dispatch(self, node, now_ns)
-    cpdef on_expire(self, kind, now_ns)
-    cpdef on_timer(self, now_ns)
-    cpdef on_broken(self)
