@@ -90,7 +90,7 @@ def test_arrivals_that_find_no_connection_wait_and_their_wait_counts(serve: Any,
     assert found.percentile(1) >= 50
 
 
-def test_users_go_round_and_every_nonce_is_new(serve: Any) -> None:
+def test_users_go_round_and_every_nonce_is_new() -> None:
     seen: list[tuple[bytes, bytes]] = []
 
     def script(peer: Peer) -> None:
@@ -270,7 +270,7 @@ def test_a_connection_that_is_to_be_closed_is_not_used_again() -> None:
     assert not counts["faults"] and not counts["stale"] and counts["connects"] >= 3
 
 
-def test_an_idle_connection_that_closes_is_replaced(serve: Any) -> None:
+def test_an_idle_connection_that_closes_is_replaced() -> None:
     def script(peer: Peer) -> None:
         if peer.number < 3:
             time.sleep(0.05 * peer.number)
