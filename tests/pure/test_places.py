@@ -12,26 +12,11 @@ from fairlead.config import TeamConfig, load
 from fairlead.core.scheduler import COMPLETED, DOWN, DRAINING, NEVER, UP, Scheduler
 from fairlead.driver import Driver
 from fairlead.places import CHEAP_SLOTS, NoRoom, Shape
-from fairlead.ticket import Ticket
+from pure.held_request import Request
 
 HIGH, NORMAL, LOW = range(3)
 TEAMS = {"red": TeamConfig(2, 3), "blue": TeamConfig(1, 0)}
 TIERED = Shape(tiers=(16, 4, 1), teams=TEAMS)
-
-
-class Request(Ticket):
-    """A request that only holds its place."""
-
-    def __init__(self, pool: int, place: int, user: int = 1) -> None:
-        self.handle = self.node = 0
-        self.pool, self.place = pool, place
-        self.user = user
-        self.weight = self.cost = self.width = 1
-        self.size_bytes = self.running_max = self.waiting_max = 0
-        self.deadline_ns = NEVER
-
-    def on_dispatch(self, node: int, now_ns: int) -> None:
-        self.node = node
 
 
 class Lab:
