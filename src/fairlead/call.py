@@ -30,7 +30,7 @@ from fairlead import headers, refusals
 from fairlead.config import TimeoutsConfig
 from fairlead.core.scheduler import CANCELLED, COMPLETED, EXPIRED, FAILED, NO_NODE, PUSHED_OUT
 from fairlead.driver import Driver
-from fairlead.errors import ApiError
+from fairlead.errors import ApiError, internal_error
 from fairlead.headers import HeaderList, NodeHead
 from fairlead.metrics import Meter
 from fairlead.policy import Reading
@@ -225,7 +225,7 @@ class Call(Ticket):
         self.abort()
         if self.state is not State.DONE:
             was, self.state = self.state, State.DONE
-            self.error = ApiError("internal_error", "the router failed on this request; its log says why")
+            self.error = internal_error()
             self.surroundings.meter.ended(self, "failed", 0, self.surroundings.driver.now_ns())
             self._tell(was, self.error)
 

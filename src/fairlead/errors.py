@@ -87,5 +87,10 @@ class ApiError(Exception):
         return name + b"data: " + self.body(path) + b"\n\n"
 
 
+def internal_error() -> ApiError:
+    """A defect of the router ended the request."""
+    return ApiError("internal_error", "the router failed on this request; its log says why")
+
+
 class ConfigError(Exception):
     """A configuration that can't be used; the message is the one line that the operator reads."""

@@ -156,13 +156,13 @@ class Gateway:
         call.tier, call.team = tier, user.team
         call.pool, call.place = self._find_place(pool, call)
         call.user, call.user_name = user.key, user.name
-        call.weight, call.cost = policy.core_numbers(config.queue.policy, user, facts)
+        call.weight = policy.weight(config.queue.policy, user)
+        call.cost = call.width = facts.width
         if self._prices is not None:
             call.bill = self._prices.bill(user.key, facts, self._nodes.context_of(facts.model))
             call.cost = call.bill.estimate
         elif self._reads:
             call.bill = policy.Reading(facts)
-        call.width = facts.width
         call.size_bytes = facts.size_bytes
         call.deadline_ns = deadline_ns
         call.total_deadline_ns = total_deadline_ns

@@ -26,7 +26,7 @@ from aiohttp.web_protocol import RequestHandler
 
 from fairlead.clock import MILLISECOND_NS, SECOND_NS, Clock
 from fairlead.core.heap import IndexedHeap
-from fairlead.errors import ApiError
+from fairlead.errors import ApiError, internal_error
 from fairlead.inspection import check_content_encoding
 from fairlead.policy import REQUEST_ID, make_request_id, sane_request_id
 from fairlead.wire.inner import InnerTransport
@@ -192,7 +192,7 @@ class Listener:
             lane.fail(error)
         except Exception:
             log.exception("a request could not be begun")
-            lane.fail(ApiError("internal_error", "the router failed on this request; its log says why"))
+            lane.fail(internal_error())
         return None
 
     def _refusal(self, code: str, message: str, request_id: str, path: str) -> ApiError:
@@ -314,7 +314,7 @@ class Protocol(RequestHandler):
             raise ConnectionError("half an answer had been sent")
         error = ApiError("bad_request", "this is not a valid HTTP/1.1 request")
         if status == 500:
-            error = ApiError("internal_error", "the router failed on this request; its log says why")
+            error = internal_error()
         response = error_response(error, "", request_id_of(request.headers))
         response.force_close()
         return response

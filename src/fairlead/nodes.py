@@ -39,7 +39,6 @@ log = logging.getLogger("fairlead.nodes")
 MODELS_EVERY_NS: Final = 10 * SECOND_NS
 STALE_PERIODS: Final = 3
 STATES: Final = {DOWN: "down", UP: "up", DRAINING: "draining"}
-NO_REPLY: Final = Reply(0, b"")
 
 
 class Node:

@@ -17,10 +17,10 @@ own to the core, so that no limit on what a user runs concerns them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
-from fairlead.config import Config
+from fairlead.config import Config, TeamConfig
 from fairlead.config_schema import TIERS
 from fairlead.core.scheduler import Scheduler
 from fairlead.policy import FIFO, WEIGHTED
@@ -34,21 +34,13 @@ class NoRoom(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Team:
-    """running_max: 0 = no limit."""
-
-    weight: int
-    running_max: int
-
-
-@dataclass(frozen=True, slots=True)
 class Shape:
     """tiers: their weights, the highest first. promote_after_ns: None = by weight, else by rank (strict).
     pool_running_max: 0 = no limit."""
 
     tiers: tuple[int, ...] = ()
     promote_after_ns: int | None = None
-    teams: Mapping[str, Team] = field(default_factory=dict)
+    teams: Mapping[str, TeamConfig] = field(default_factory=dict)
     pool_running_max: int = 0
 
     @classmethod
@@ -59,9 +51,7 @@ class Shape:
         return cls(
             tiers=tuple(queue.tiers[name] for name in TIERS) if tiered else (),
             promote_after_ns=queue.promote_after_ns if tiered and queue.tier_policy == "strict" else None,
-            teams={
-                name: Team(team.weight if weighted else 1, team.max_in_flight) for name, team in config.teams.items()
-            },
+            teams={name: team if weighted else replace(team, weight=1) for name, team in config.teams.items()},
             pool_running_max=queue.max_in_flight_per_pool,
         )
 
@@ -71,9 +61,9 @@ class Places:
         self._scheduler = scheduler
         self._shape = shape
         self._team_limits = {
-            name: scheduler.add_limit(now_ns, team.running_max)
+            name: scheduler.add_limit(now_ns, team.max_in_flight)
             for name, team in shape.teams.items()
-            if team.running_max
+            if team.max_in_flight
         }
         self._pool_limits: dict[int, int] = {}
         # (pool, tier, team or None) -> group; whatever is below another came after it.

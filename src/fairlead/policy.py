@@ -58,19 +58,14 @@ _NO_OUTPUT_PATHS: Final = frozenset(
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
-def cost(policy: str, facts: Facts) -> int:
-    """What the request is charged where sequences are counted; under token_wfq its Bill says it."""
-    return facts.width
-
-
 def cost_unit(policy: str) -> int:
     """The core's cost of what a person counts as one: a sequence, or a token of price 1."""
     return COST_UNIT if policy == TOKEN_POLICY else 1
 
 
-def core_numbers(policy: str, user: User, facts: Facts) -> tuple[int, int]:
-    """(weight, cost) for the core."""
-    return user.weight if policy in WEIGHTED else 1, cost(policy, facts)
+def weight(policy: str, user: User) -> int:
+    """The user's, for the core."""
+    return user.weight if policy in WEIGHTED else 1
 
 
 def tier(headers: Mapping[str, str], user: User) -> int:

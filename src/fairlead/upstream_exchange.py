@@ -1,13 +1,13 @@
 """What a request to a node looks like to the one who sends it.
 
-Promise: between ``Pool.send`` and ``abort()`` the callbacks come in the order ``on_connected``, ``on_head``,
-``on_body``..., ``on_end``, and ``on_lost`` ends it at any point; exactly one of the last two comes. After ``abort()``
-nothing does.
+Promise: after ``Pool.send`` the callbacks come in the order ``on_connected``, ``on_head``, ``on_body``..., ``on_end``,
+and ``on_lost`` ends it at any point; exactly one of the last two comes. After ``Link.abort`` nothing does.
 
 Callbacks come from the event loop, except ``on_connected(True)``, which comes from inside ``Pool.send``.
-``pause()`` stops the reading of the socket; what one read had brought is still delivered, ``on_end`` too. An exception
-out of a callback is the caller's defect: the connection is aborted, the loop's exception handler is told, and if the
-exchange had not ended yet, ``on_lost`` ends it with kind "internal", so that whoever counts leases gets this one back.
+``Link.pause`` stops the reading of the socket; what one read had brought is still delivered, ``on_end`` too. An
+exception out of a callback is the caller's defect: the connection is aborted, the loop's exception handler is told, and
+if the exchange had not ended yet, ``on_lost`` ends it with kind "internal", so that whoever counts leases gets this one
+back.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ class Lost(NamedTuple):
 
 
 class Link(Protocol):
-    """What carries an exchange just now: a dial or a connection."""
+    """What carries an exchange just now: a dial or a connection. abort cuts it, and no callback follows; whatever is
+    called after that does nothing."""
 
     def pause(self) -> None: ...
     def resume(self) -> None: ...
@@ -38,49 +39,21 @@ class Link(Protocol):
 
 
 class Exchange(Protocol):
-    """Base class of one request to one node: override the callbacks, call ``pause``, ``resume`` and ``abort``.
+    """One request to one node. Its link is the pool's to set, and None when it has ended. It may be sent again after
+    ``on_lost``, from within it too."""
 
-    ``__slots__`` is empty so that it mixes with another slotted base; a subclass that declares slots adds ``link``.
-    An object may be sent again after ``on_lost``, from within it too.
-    """
-
-    __slots__ = tuple[str, ...]()  # so written, it leaves mypy to the annotation below
     link: Link | None
 
     def on_connected(self, reused: bool) -> None:
         """The request is about to be written; comes a second time, with False, when a stale connection was reused."""
 
-    def on_head(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-        raise NotImplementedError
-
-    def on_body(self, data: bytes) -> None:
-        raise NotImplementedError
-
+    def on_head(self, status: int, headers: list[tuple[bytes, bytes]]) -> None: ...
+    def on_body(self, data: bytes) -> None: ...
     def on_read(self) -> None:
         """All that one read of the socket has brought is delivered, and it was not the end."""
 
-    def on_end(self) -> None:
-        raise NotImplementedError
-
-    def on_lost(self, reason: Lost) -> None:
-        raise NotImplementedError
-
-    def pause(self) -> None:
-        link = getattr(self, "link", None)
-        if link is not None:
-            link.pause()
-
-    def resume(self) -> None:
-        link = getattr(self, "link", None)
-        if link is not None:
-            link.resume()
-
-    def abort(self) -> None:
-        """Cuts the connection, or the dialling, now. Idempotent; no callback follows."""
-        link = getattr(self, "link", None)
-        if link is not None:
-            self.link = None
-            link.abort()
+    def on_end(self) -> None: ...
+    def on_lost(self, reason: Lost) -> None: ...
 
 
 def call_back(loop: asyncio.AbstractEventLoop, callback: Callable[..., None], *arguments: Any) -> bool:

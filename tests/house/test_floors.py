@@ -30,6 +30,7 @@ FLOORS = (
         "fairness",
         "usage",
         "policy",
+        "rate",
         "engines",
     ),
     (

@@ -116,7 +116,7 @@ def test_a_body_for_aiohttp_has_its_time_too(no_leaks: Run) -> None:
 
 
 def test_a_defect_that_shows_on_one_connection_stops_no_clock(no_leaks: Run, caplog: pytest.LogCaptureFixture) -> None:
-    def reject(error: ApiError) -> None:
+    def reject(error: ApiError, request_id: str, path: str) -> None:
         raise ValueError("a defect")
 
     async def handler(request: Any) -> Any:

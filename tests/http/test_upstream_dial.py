@@ -136,8 +136,8 @@ def test_abort_while_dialling_cancels_the_dial_and_forgets_the_request(no_leaks:
                 exchange = begin(pool)
                 if pause_s is not None:
                     await asyncio.sleep(pause_s)
-                exchange.abort()
-                exchange.abort()
+                exchange.link.abort()
+                exchange.link.abort()
                 await asyncio.sleep(0.02)
                 assert exchange.events == []
                 gone = weakref.ref(exchange)
@@ -162,7 +162,7 @@ def test_abort_in_any_turn_of_the_loop_while_a_connection_comes_about(
                 for _ in range(turns):
                     await asyncio.sleep(0)
                 seen = list(exchange.events)
-                exchange.abort()
+                exchange.link.abort()
                 await asyncio.sleep(0.03)
                 assert exchange.events == seen
                 await settled(pool)

@@ -43,8 +43,8 @@ def test_a_paused_exchange_stops_the_node(no_leaks: Runs) -> None:
     class Slow(Recorder):
         def on_head(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
             super().on_head(status, headers)
-            self.pause()
-            self.pause()
+            self.link.pause()
+            self.link.pause()
 
     async def main() -> None:
         async def script(peer: Peer) -> None:
@@ -66,8 +66,8 @@ def test_a_paused_exchange_stops_the_node(no_leaks: Runs) -> None:
             assert held_by_kernel < 4 * RECEIVE_BUFFER_BYTES  # SO_RCVBUF twice over, and the sender's part
             await asyncio.sleep(0.05)
             assert len(exchange.body) == delivered
-            exchange.resume()
-            exchange.resume()
+            exchange.link.resume()
+            exchange.link.resume()
             await exchange.over()
             assert (len(exchange.body), exchange.loss) == (size, None)
             await all_closed(pool)
@@ -79,7 +79,7 @@ def test_an_exchange_that_ends_paused_leaves_a_connection_that_reads(no_leaks: R
     class Paused(Recorder):
         def on_body(self, data: bytes) -> None:
             super().on_body(data)
-            self.pause()
+            self.link.pause()
 
     async def main() -> None:
         async def script(peer: Peer) -> None:
@@ -106,11 +106,11 @@ def test_a_pause_while_dialling_holds(no_leaks: Runs) -> None:
         async with RawServer(plain) as server:
             pool = pool_of(server)
             exchange = begin(pool)
-            exchange.pause()
+            exchange.link.pause()
             await exchange.until("connected")
             await asyncio.sleep(0.05)
             assert exchange.names() == ["connected"]
-            exchange.resume()
+            exchange.link.resume()
             await exchange.over()
             assert exchange.outcome == (200, b"hello", "end")
             await all_closed(pool)
@@ -198,11 +198,11 @@ def test_abort_cuts_at_once_and_nothing_follows(no_leaks: Runs, tls_contexts: Co
             exchange = begin(pool)
             await exchange.until(stage)
             await asyncio.sleep(0.02)
-            exchange.abort()
+            exchange.link.abort()
             seen = list(exchange.events)
-            exchange.abort()
-            exchange.pause()
-            exchange.resume()
+            exchange.link.abort()
+            exchange.link.pause()
+            exchange.link.resume()
             start = asyncio.get_running_loop().time()
             await server.peers[0].gone()
             assert asyncio.get_running_loop().time() - start < 0.5
@@ -219,7 +219,7 @@ def test_abort_from_within_a_callback(no_leaks: Runs, callback: str) -> None:
         def _note(self, *event: Any) -> None:
             super()._note(*event)
             if f"on_{event[0]}" == callback:
-                self.abort()
+                self.link.abort()
 
     async def main() -> None:
         async def script(peer: Peer) -> None:
@@ -256,7 +256,7 @@ def test_abort_does_not_wait_for_a_node_that_does_not_read(no_leaks: Runs) -> No
             await exchange.until("connected")
             await asyncio.sleep(0.05)
             assert transport_of(exchange).get_write_buffer_size() > 0
-            exchange.abort()
+            exchange.link.abort()
             await asyncio.sleep(0.01)
             assert pool.open == 0
             told.set()

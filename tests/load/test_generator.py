@@ -1,4 +1,4 @@
-"""The generator, against our node and against servers that do everything wrong."""
+"""The generator against our node, and against servers that come and go."""
 
 from __future__ import annotations
 
@@ -7,37 +7,14 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
-from load_servers import Peer, chunk, scripted, stream
+from generator_runs import NONCE_AT, REQUEST, WAIT_S, ended, make, run_until
+from load_servers import Peer, scripted
 
 from fairlead.bench import Latencies
 from fairlead.load.generator import FAULT_NAMES, Generator
-
-REQUEST = b"POST / HTTP/1.1\r\nX: u0000000\r\nContent-Length: 23\r\n\r\nbench:0000000000000000:"
-NONCE_AT = REQUEST.index(b"bench:") + 6
-USER_AT = REQUEST.index(b"u0000000") + 1
-WAIT_S = 10.0
-
-
-def make(port: int, address: str = "127.0.0.1", **options: Any) -> Generator:
-    return Generator(address, port, REQUEST, **({"nonce_at": NONCE_AT, "user_at": USER_AT, "echo": True} | options))
-
-
-def run_until(generator: Generator, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-    """Its counts, when they are like that."""
-    end = time.monotonic() + WAIT_S
-    while not condition(counts := generator.counts()):
-        assert time.monotonic() < end, counts
-        generator.run(0.01)
-    return counts
-
-
-def ended(counts: dict[str, Any]) -> int:
-    return int(counts["good"] + sum(counts["faults"].values()))
-
 
 # With a node -----------------------------------------------------------------------------------------
 
@@ -113,7 +90,7 @@ def test_arrivals_that_find_no_connection_wait_and_their_wait_counts(serve: Any,
     assert found.percentile(1) >= 50
 
 
-def test_users_go_round_and_every_nonce_is_new(serve: Any) -> None:
+def test_users_go_round_and_every_nonce_is_new() -> None:
     seen: list[tuple[bytes, bytes]] = []
 
     def script(peer: Peer) -> None:
@@ -183,127 +160,7 @@ def test_addresses_may_be_of_ipv6() -> None:
         pytest.skip(f"no IPv6 on this machine: {error}")
 
 
-# With servers that do it wrong -------------------------------------------------------------------------
-
-OTHER = b"9" * 16
-ANNOUNCED = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
-WRONG: dict[str, tuple[str, dict[str, Any], Callable[[Peer, bytes], Any]]] = {
-    "an answer to somebody else": ("wrong_nonce", {}, lambda peer, nonce: peer.good(OTHER)),
-    "an answer to nobody": ("wrong_nonce", {}, lambda peer, nonce: peer.answer(b"{}")),
-    "a status": ("status", {}, lambda peer, nonce: peer.answer(b"bench:" + nonce, 429)),
-    "too long": ("wrong_length", {"length": 10}, lambda peer, nonce: peer.good(nonce)),
-    "not HTTP": ("broken_http", {}, lambda peer, nonce: peer.send(b"what?\r\n\r\n")),
-    "more than announced": ("broken_http", {}, lambda peer, nonce: peer.send(ANNOUNCED % 1 + b"abc")),
-    "closed at once": ("cut", {}, lambda peer, nonce: peer.shut()),
-    "reset at once": ("cut", {}, lambda peer, nonce: peer.reset()),
-    "closed in the head": ("cut", {}, lambda peer, nonce: (peer.send(b"HTTP/1.1 2"), peer.shut())),
-    "reset in the body": ("cut", {}, lambda peer, nonce: (peer.send(ANNOUNCED % 99 + b"bench:" + nonce), peer.reset())),
-    "silence": ("timeout", {"timeout_ns": 50_000_000}, lambda peer, nonce: time.sleep(0.1)),
-    "half an answer": (
-        "timeout",
-        {"timeout_ns": 50_000_000},
-        lambda peer, nonce: (peer.send(b"HTTP/1.1 200 OK\r\n"), time.sleep(0.1)),
-    ),
-}
-
-
-@pytest.mark.parametrize("case", WRONG)
-def test_a_plain_answer_that_is_wrong_is_counted_as_what_it_is(case: str) -> None:
-    fault, options, wrong = WRONG[case]
-    asked = threading.Semaphore(0)
-
-    def script(peer: Peer) -> None:
-        while True:
-            nonce = peer.request()
-            asked.release()
-            wrong(peer, nonce)
-
-    with scripted(script) as port:
-        generator = make(port, **options)
-        counts = run_until(generator, lambda counts: ended(counts) >= 3)
-        generator.close()
-    assert set(counts["faults"]) == {fault} and counts["good"] == 0, counts
-    assert all(asked.acquire(blocking=False) for _ in range(3))
-    assert counts["latency"] == []
-    if fault == "status":
-        assert set(counts["statuses"]) == {429} and counts["connects"] == 1
-
-
-STREAMS: dict[str, tuple[str | None, Callable[[bytes], bytes]]] = {
-    "good": (None, lambda n: stream(chunk(n, 0), chunk(n, 1), b"[DONE]")),
-    "somebody else's": ("wrong_nonce", lambda n: stream(chunk(OTHER, 0), chunk(OTHER, 1), b"[DONE]")),
-    "one chunk somebody else's": ("wrong_nonce", lambda n: stream(chunk(n, 0), chunk(OTHER, 1), b"[DONE]")),
-    "one chunk without a mark": ("wrong_nonce", lambda n: stream(b"{}", chunk(n, 1), b"[DONE]")),
-    "without [DONE]": ("bad_stream", lambda n: stream(chunk(n, 0), chunk(n, 1))),
-    "with a gap": ("bad_stream", lambda n: stream(chunk(n, 0), chunk(n, 2), b"[DONE]")),
-    "out of order": ("bad_stream", lambda n: stream(chunk(n, 1), chunk(n, 0), b"[DONE]")),
-    "with an error": ("bad_stream", lambda n: stream(chunk(n, 0), b'{"error": {}}', chunk(n, 1), b"[DONE]")),
-    "no events": (
-        "bad_stream",
-        lambda n: ANNOUNCED % 200 + (b"data: %s\ndata: %s\ndata: [DONE]\n" % (chunk(n, 0), chunk(n, 1))).ljust(200),
-    ),
-    "too short": ("wrong_length", lambda n: stream(chunk(n, 0), b"[DONE]")),
-    "too long": ("wrong_length", lambda n: stream(chunk(n, 0), chunk(n, 1), chunk(n, 2), b"[DONE]")),
-    "empty": ("wrong_nonce", lambda n: stream(b"[DONE]")),
-    "cut": ("cut", lambda n: stream(chunk(n, 0), chunk(n, 1), b"[DONE]", end=b"")),
-    "broken": ("broken_http", lambda n: stream(chunk(n, 0), end=b"zz\r\n")),
-    "a status": ("status", lambda n: b"HTTP/1.1 503 No\r\nContent-Length: 2\r\n\r\n{}"),
-}
-
-
-@pytest.mark.parametrize("case", STREAMS)
-@pytest.mark.parametrize("size", [3, 1_000_000], ids=["in pieces", "at once"])
-def test_a_stream_that_is_wrong_is_counted_as_what_it_is(case: str, size: int) -> None:
-    fault, written = STREAMS[case]
-
-    def script(peer: Peer) -> None:
-        while True:
-            data = written(peer.request())
-            for start in range(0, len(data), size):
-                peer.send(data[start : start + size])
-            if case == "cut":
-                return
-
-    with scripted(script) as port:
-        generator = make(port, stream=True, length=2)
-        counts = run_until(generator, lambda counts: ended(counts) >= 2)
-        generator.close()
-    assert set(counts["faults"]) == ({fault} if fault else set()), counts
-    assert (counts["good"] == 0) == bool(fault)
-
-
-def test_other_engines_repeat_no_nonce_and_may_leave_done_out() -> None:
-    text = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n: hello\n\ndata: {}\n\n" + b"data: {}\n\n" * 4
-    with scripted(lambda peer: (peer.request(), peer.send(text))) as port:
-        generator = make(port, stream=True, echo=False)
-        counts = run_until(generator, lambda counts: counts["good"] >= 2)
-        generator.close()
-    assert not counts["faults"] and counts["length"] == 5 and counts["transit"] == []
-
-
-def test_a_line_longer_than_the_buffer_is_one_chunk() -> None:
-    line = b'{"x":"' + b"y" * 50_000 + b'"}'
-    with scripted(lambda peer: (peer.request(), peer.send(stream(line, b"{}", b"[DONE]")))) as port:
-        generator = make(port, stream=True, echo=False)
-        counts = run_until(generator, lambda counts: counts["good"] >= 1)
-        generator.close()
-    assert counts["length"] == 2
-
-
-@pytest.mark.parametrize("front", [0, 8190, 8200, 16_380, 40_000])
-def test_a_nonce_is_found_wherever_it_stands_in_a_long_answer(front: int) -> None:
-    def script(peer: Peer) -> None:
-        while True:
-            body = b"x" * front + b"bench:" + peer.request() + b":" + b"y" * 20_000
-            head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body)
-            for start in range(0, len(body), 5000):
-                peer.send((head if start == 0 else b"") + body[start : start + 5000])
-
-    with scripted(script) as port:
-        generator = make(port)
-        counts = run_until(generator, lambda counts: ended(counts) >= 3)
-        generator.close()
-    assert not counts["faults"] and counts["length"] == front + 20_023
+# Connections that come and go -------------------------------------------------------------------------
 
 
 def test_nobody_listens() -> None:
@@ -413,7 +270,7 @@ def test_a_connection_that_is_to_be_closed_is_not_used_again() -> None:
     assert not counts["faults"] and not counts["stale"] and counts["connects"] >= 3
 
 
-def test_an_idle_connection_that_closes_is_replaced(serve: Any) -> None:
+def test_an_idle_connection_that_closes_is_replaced() -> None:
     def script(peer: Peer) -> None:
         if peer.number < 3:
             time.sleep(0.05 * peer.number)

@@ -8,30 +8,15 @@ from typing import Any
 
 import pytest
 
-from fairlead.config import load
+from fairlead.config import TeamConfig, load
 from fairlead.core.scheduler import COMPLETED, DOWN, DRAINING, NEVER, UP, Scheduler
 from fairlead.driver import Driver
-from fairlead.places import CHEAP_SLOTS, NoRoom, Shape, Team
-from fairlead.ticket import Ticket
+from fairlead.places import CHEAP_SLOTS, NoRoom, Shape
+from pure.held_request import Request
 
 HIGH, NORMAL, LOW = range(3)
-TEAMS = {"red": Team(2, 3), "blue": Team(1, 0)}
+TEAMS = {"red": TeamConfig(2, 3), "blue": TeamConfig(1, 0)}
 TIERED = Shape(tiers=(16, 4, 1), teams=TEAMS)
-
-
-class Request(Ticket):
-    """A request that only holds its place."""
-
-    def __init__(self, pool: int, place: int, user: int = 1) -> None:
-        self.handle = self.node = 0
-        self.pool, self.place = pool, place
-        self.user = user
-        self.weight = self.cost = self.width = 1
-        self.size_bytes = self.running_max = self.waiting_max = 0
-        self.deadline_ns = NEVER
-
-    def on_dispatch(self, node: int, now_ns: int) -> None:
-        self.node = node
 
 
 class Lab:
@@ -215,7 +200,7 @@ def test_the_shape_follows_the_policy(tmp_path: Any) -> None:
         path.write_text("nodes: [http://127.0.0.1:1]\nteams: {red: {weight: 5, max_in_flight: 2}}\n" + queue)
         return Shape.of(load(path, env={}))
 
-    weighed, even = {"red": Team(5, 2)}, {"red": Team(1, 2)}
+    weighed, even = {"red": TeamConfig(5, 2)}, {"red": TeamConfig(1, 2)}
     assert shape("") == Shape((16, 4, 1), None, weighed, 0)
     assert shape("queue: {policy: token_wfq, tiers: {low: 2}}") == Shape((16, 4, 2), None, weighed, 0)
     strict = "tier_policy: strict, promote_after: 1s, max_in_flight_per_pool: 7"

@@ -7,24 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from fairlead.core.scheduler import COMPLETED, NEVER, UP, Scheduler
+from fairlead.core.scheduler import COMPLETED, UP, Scheduler
 from fairlead.driver import Driver
 from fairlead.pools import UNOFFERED_MAX, Offer, Pools
-from fairlead.ticket import Ticket
-
-
-class Request(Ticket):
-    """A request that only holds its place."""
-
-    def __init__(self, pool: int) -> None:
-        self.handle = self.node = 0
-        self.pool = self.place = pool
-        self.user = self.weight = self.cost = self.width = 1
-        self.size_bytes = self.running_max = self.waiting_max = 0
-        self.deadline_ns = NEVER
-
-    def on_dispatch(self, node: int, now_ns: int) -> None:
-        self.node = node
+from pure.held_request import Request
 
 
 class Lab:

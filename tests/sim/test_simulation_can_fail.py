@@ -55,7 +55,12 @@ PLANTED = [
     ),
     Planted("a pump within a pump is forgotten", "            self._again = True\n", "", "could go"),
     Planted("a full list of decisions is the last", "len(decisions) < self._decisions_max and ", "", "could go"),
-    Planted("the last decision is not told", REST, REST.replace("decisions:", "decisions[: self._decisions_max - 1]:"), "were not told"),
+    Planted(
+        "the last decision is not told",
+        REST,
+        REST.replace("decisions:", "decisions[: self._decisions_max - 1]:"),
+        "were not told",
+    ),
     Planted("a dispatch is told twice", CALL, CALL * 2, "told of node|dispatched, but it is"),
     Planted(
         "who was taken out is told nevertheless",

@@ -25,6 +25,11 @@ from fairlead.wire.patience import Settings
 CHAT = "/v1/chat/completions"
 INNER_ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 SECOND_NS = 1_000_000_000
+# Requests of both doors, and one whose body is still to come.
+HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n"
+POST = HEAD + b"Content-Length: 2\r\n\r\n{}"
+GET = b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n"
+OFFERED = b"GET /v1/models HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n"
 LOOP = asyncio.new_event_loop()  # aiohttp's parser asks for one and never runs it
 LOOP.close()
 
@@ -263,6 +268,17 @@ class LoneLane:
             self.loop.turn()
             if self.to_answer:
                 self.answer_inner(not self.refused_by_aiohttp and self.seen[-1].keep)
+
+    def stuff(self, buffered: int = 100_000) -> None:
+        """The client does not take what was written: the transport has enough."""
+        self.plug.buffered = buffered
+        self.lane.pause_writing()
+
+    def take(self) -> None:
+        """It has taken all."""
+        self.plug.buffered = 0
+        self.lane.resume_writing()
+        self.settle()
 
     def answer_inner(self, keep: bool = True) -> None:
         """Let what stands for aiohttp answer."""
