@@ -1,9 +1,15 @@
-"""What a client is told whose request ended in the queue."""
+"""What a client is told whose request could not be served: unknown model, an end in the queue, too long at a node."""
 
 from __future__ import annotations
 
 from fairlead import headers
 from fairlead.errors import ApiError
+from fairlead.strict import shown
+
+
+def model_not_found(model: str) -> ApiError:
+    message = f"no node has ever offered the model {shown(model)}: see GET /v1/models for those there are"
+    return ApiError("model_not_found", message, param="model")
 
 
 def queue_timeout(waited_ms: int, limit_ms: int, position: int, estimate_s: int | None) -> ApiError:
@@ -25,4 +31,28 @@ def pushed_out(waited_ms: int, retry_ms: int, position: int, estimate_s: int | N
         " it, because this user has more: try again later, or send fewer requests at once",
         headers=headers.retry_headers(retry_ms) | headers.place_headers(position, estimate_s),
         extra={"waited_ms": waited_ms},
+    )
+
+
+def total_timeout(spent_ms: int, limit_ms: int) -> ApiError:
+    return ApiError(
+        "total_timeout",
+        f"the request took {spent_ms} ms, its limit is {limit_ms} ms (X-Request-Timeout-Ms, at most timeouts.total):"
+        " allow more time, or ask for less",
+    )
+
+
+def first_byte_timeout(waited_ms: int, limit_ms: int) -> ApiError:
+    return ApiError(
+        "first_byte_timeout",
+        f"the node sent no byte of its answer in {waited_ms} ms, its limit is {limit_ms} ms (timeouts.first_byte):"
+        " try again later",
+    )
+
+
+def idle_timeout(stood_still_ms: int, limit_ms: int) -> ApiError:
+    return ApiError(
+        "idle_timeout",
+        f"the node's answer stood still for {stood_still_ms} ms, its limit is {limit_ms} ms (timeouts.idle):"
+        " try again later",
     )
