@@ -11,7 +11,7 @@ import logging
 import re
 from typing import Final, Protocol
 
-from fairlead import headers, policy
+from fairlead import headers, policy, refusals
 from fairlead.call import Call, Carrier, Nodes, Outgoing, State, Surroundings
 from fairlead.config import Config
 from fairlead.core.scheduler import BYTES_FULL, NEVER_WAIT, USER_QUEUE_FULL
@@ -191,8 +191,7 @@ class Gateway:
         if at and self._nodes.pool_of(model) is not None:
             message = f"no node that serves the model {shown(model)} has the path {shown(path)} (nodes[].paths)"
             return ApiError("not_found", message, param="model")
-        message = f"no node has ever offered the model {shown(model)}: see GET /v1/models for those there are"
-        return ApiError("model_not_found", message, param="model")
+        return refusals.model_not_found(model)
 
     def _draining_error(self) -> ApiError:
         message = "the router is shutting down: send the request again, another instance or the next one will take it"
