@@ -14,7 +14,6 @@ from urllib.parse import unquote
 import orjson
 from aiohttp import web
 
-from fairlead import refusals
 from fairlead.errors import ApiError
 from fairlead.gateway import Gateway
 from fairlead.listener import error_response, json_response, request_id_of
@@ -90,7 +89,7 @@ class Frontend:
         for model in models:
             if model["id"] == name:
                 return orjson.dumps(model)
-        raise refusals.model_not_found(name)
+        raise self._gateway.unknown(name, "")
 
 
 def allow(request: web.BaseRequest, path: str, *methods: str) -> None:

@@ -11,7 +11,7 @@ import logging
 import re
 from typing import Final, Protocol
 
-from fairlead import headers, policy, refusals
+from fairlead import headers, policy
 from fairlead.call import Call, Carrier, Nodes, Outgoing, State, Surroundings
 from fairlead.config import Config
 from fairlead.core.scheduler import BYTES_FULL, NEVER_WAIT, USER_QUEUE_FULL
@@ -146,7 +146,7 @@ class Gateway:
         facts = inspect(request.path, content_type, request.body, config.limits.width, count_text=reads)
         pool = self._nodes.pool_of(facts.model, _own_path(request.path))
         if pool is None:
-            raise self._unknown(facts.model, request.path)
+            raise self.unknown(facts.model, request.path)
         user = self._identity.user(request.headers, request.peer_ip, facts.body_user)
         tier = policy.tier(request.headers, user)
         target = f"{request.path}?{request.query}" if request.query else request.path
@@ -180,7 +180,8 @@ class Gateway:
             message = f"more teams have requests than there is room for ({error}): try again soon"
             raise ApiError("overloaded", message, headers=soon) from None
 
-    def _unknown(self, model: str, path: str) -> ApiError:
+    def unknown(self, model: str, path: str) -> ApiError:
+        """Why no node can be asked for the model. path: "" if it is asked after by itself."""
         at = f" at {shown(path)}" if _own_path(path) else ""
         if self._nodes.any_never_answered:
             soon = headers.retry_headers(self._driver.retry_soon_ms())
@@ -191,7 +192,8 @@ class Gateway:
         if at and self._nodes.pool_of(model) is not None:
             message = f"no node that serves the model {shown(model)} has the path {shown(path)} (nodes[].paths)"
             return ApiError("not_found", message, param="model")
-        return refusals.model_not_found(model)
+        message = f"no node has ever offered the model {shown(model)}: see GET /v1/models for those there are"
+        return ApiError("model_not_found", message, param="model")
 
     def _draining_error(self) -> ApiError:
         message = "the router is shutting down: send the request again, another instance or the next one will take it"

@@ -1,15 +1,9 @@
-"""What a client is told whose request could not be served: unknown model, an end in the queue, too long at a node."""
+"""What a client is told whose request ended in the queue, or took too long at a node."""
 
 from __future__ import annotations
 
 from fairlead import headers
 from fairlead.errors import ApiError
-from fairlead.strict import shown
-
-
-def model_not_found(model: str) -> ApiError:
-    message = f"no node has ever offered the model {shown(model)}: see GET /v1/models for those there are"
-    return ApiError("model_not_found", message, param="model")
 
 
 def queue_timeout(waited_ms: int, limit_ms: int, position: int, estimate_s: int | None) -> ApiError:

@@ -235,6 +235,9 @@ def test_a_model_is_loading_while_a_node_has_never_answered(no_leaks: Run) -> No
             answer = await rig.request("POST", CHAT, data=b'{"model": "other"}')
             check(answer, 503, "model_loading")
             assert 1 <= int(answer.headers["Retry-After"]) <= 59
+            card = await rig.request("GET", "/v1/models/other")
+            check(card, 503, "model_loading")
+            assert 1 <= int(card.headers["Retry-After"]) <= 59
             assert (await rig.chat()).status == 200
 
     no_leaks(main)
