@@ -206,11 +206,14 @@ class Gateway:
         code = "queue_full"
         if refusal == USER_QUEUE_FULL:
             code = "user_queue_full"
-            message = f"this user has {queue.max_waiting_per_user} requests waiting, the most one user may have"
+            most = f"{queue.max_waiting_per_user} requests waiting"
+            message = f"this user has {most}, the most one user may have (queue.max_waiting_per_user)"
         elif refusal == BYTES_FULL:
-            message = f"the requests that wait hold {queue.max_bytes} bytes together, the most they may"
+            message = (
+                f"the requests that wait hold {queue.max_bytes} bytes together, the most they may (queue.max_bytes)"
+            )
         else:
-            message = f"{queue.max_waiting} requests wait, the most that may"
+            message = f"{queue.max_waiting} requests wait, the most that may (queue.max_waiting)"
         call.error = self._full(call, code, message)
         self._meter.ended(call, "refused", 0, self._driver.now_ns())
         return call.error

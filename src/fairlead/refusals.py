@@ -10,8 +10,8 @@ def queue_timeout(waited_ms: int, limit_ms: int, position: int, estimate_s: int 
     """It waited until its limit. position and estimate_s as they were when it came."""
     return ApiError(
         "queue_timeout",
-        f"the request waited {waited_ms} ms for a free slot, its limit is {limit_ms} ms: try again later,"
-        " or allow a longer wait",
+        f"the request waited {waited_ms} ms for a free slot, its limit is {limit_ms} ms (X-Queue-Timeout-Ms,"
+        " at most queue.timeout): try again later, or allow a longer wait",
         headers={headers.SHOULD_RETRY: "false", **headers.place_headers(position, estimate_s)},
         extra={"waited_ms": waited_ms},
     )
