@@ -66,6 +66,12 @@ def number(low: int, high: int, *, whole: bool = True, above: bool = False) -> C
     return read
 
 
+def some_name(text: str) -> str:
+    if not text.strip():
+        raise click.BadParameter(f"{text!r} is not allowed: choose a name that is not blank")
+    return text
+
+
 LISTEN: Final = as_configured("ADDRESS")
 ADMIN: Final = as_configured("ADMIN_ADDRESS")
 SPAN: Final = as_configured("GRACE")
@@ -194,7 +200,14 @@ def check(config: Path, probe: bool) -> int:
     "--port", type=number(0, 65535), default=8000, metavar="N", help="Where it listens; 0: any that is free. [8000]"
 )
 @click.option("--name", default="mock", metavar="NAME", help="What it calls itself. [mock]")
-@click.option("--models", multiple=True, default=["demo"], metavar="NAME", help="What it serves. Repeatable. [demo]")
+@click.option(
+    "--models",
+    type=some_name,
+    multiple=True,
+    default=["demo"],
+    metavar="NAME",
+    help="What it serves. Repeatable. [demo]",
+)
 @click.option("--slots", type=number(1, 65536), default=4, metavar="N", help="Requests at once. [4]")
 @click.option("--ttft", type=SPAN, metavar="DURATION", default="50ms", help="To the first token. [50ms]")
 @click.option("--token-time", type=SPAN, metavar="DURATION", default="10ms", help="Per token, alone. [10ms]")

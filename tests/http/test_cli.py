@@ -186,6 +186,7 @@ def test_a_bad_file_is_told_on_one_line(
         (["check"], "CONFIG"),
         (["mock-node", "--slots", "0"], "'--slots': '0' is not allowed: choose a whole number 1..65536"),
         (["mock-node", "--port", "abc"], "'--port': 'abc' is not allowed: choose a whole number 0..65535"),
+        (["mock-node", "--models", ""], "'--models': '' is not allowed: choose a name that is not blank"),
         (["bench", "--url", "http://127.0.0.1:9", "--rate", "nan"], "'nan' is not allowed: choose a number 0..1000000"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
