@@ -72,7 +72,7 @@ def main(given: list[str]) -> int:
     text = bench_report.markdown(document)
     print(text)
     (options.out / "results.md").write_text(text)
-    bench_run.write(str(options.out / "results.json"), document, print)
+    bench_run.write(str(options.out / "results.json"), document)
     if importlib.util.find_spec("matplotlib") is not None and bench_report.served(document):
         bench_report.plot(options.out / "results.png", document)
     return bench_run.exit_code(document)

@@ -237,7 +237,7 @@ class Load:
             generator.close()
             if counts["good"]:
                 return echo, counts["length"]
-            if set(counts["faults"]) != {"wrong_nonce"}:
+            if "wrong_nonce" not in counts["faults"]:
                 break
         raise BenchError(f"the first request to {target.authority} failed: {told(counts)}")
 

@@ -1,4 +1,4 @@
-"""What a comparison of routers says: Markdown tables, and a picture.
+"""What a comparison of routers says: Markdown tables (of one router: a list), and a picture.
 
 Cost is the median of the rounds with least and greatest; ratios are taken within each round. Added latency is a
 router's minus that of the same load directly: of the medians (p50), or of the least of the rounds (p99), because one
@@ -54,6 +54,9 @@ def added(turns: list[dict[str, Any]], direct: list[dict[str, Any]], percent: st
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
+    if len(rows) == 1:  # nothing beside it to compare with: a figure a line, which fits a terminal
+        figure_of = [pair for pair in zip(head, rows[0], strict=True) if not pair[0].startswith("x ")]
+        return "\n".join(f"    {label:<40}{value}" for label, value in figure_of)
     lines = [head, ["---", *("---:" for _ in head[1:])], *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
@@ -88,7 +91,8 @@ def latency_table(document: dict[str, Any]) -> str:
     """What each router adds, and what it holds."""
     direct = [turn["latency_ms"] for turn in document["direct"]["low"]]
     counts = sorted({each["streams"] for router in served(document).values() for each in router["memory"]})
-    head = ["router", "added p50 ms, 200/s", "p99", "added p50 ms, 70 % load", "p99", "MiB idle"]
+    head = ["router", *(f"added {part} ms, {KINDS[kind]}" for kind in ("low", "high") for part in ("p50", "p99"))]
+    head.append("MiB idle")
     head += [f"KiB/stream, {count:,}" for count in counts]
     rows = []
     for name, router in served(document).items():

@@ -5,9 +5,11 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import click
 import orjson
 
 from fairlead import bench_machine as machine
@@ -51,7 +53,7 @@ def here(seconds: float, json_path: str | None, echo: Echo) -> int:
         )
         document = bench_turns.compare([fairlead_router()], settings, lambda line: echo(f"... {line}"))
     echo("\n" + bench_report.markdown(document))
-    write(json_path, document, echo)
+    write(json_path, document)
     return exit_code(document)
 
 
@@ -102,7 +104,7 @@ def load(
         echo(f"CPU of --pid      {each}{chunks}, {share:.0%} of a core")
     for line in notes(work, window):
         echo(f"note: {line}")
-    write(json_path, document, echo)
+    write(json_path, document)
     return 1 if window.faults else 0
 
 
@@ -146,18 +148,20 @@ def notes(work: Work, window: Window) -> list[str]:
     return found
 
 
-def write(json_path: str | None, document: dict[str, Any], echo: Echo) -> None:
+def write(json_path: str | None, document: dict[str, Any]) -> None:
     if json_path is None:
         return
     out = orjson.dumps(document, option=orjson.OPT_INDENT_2).decode()
     if json_path == "-":
-        echo(out)
+        click.echo(out)
     else:
         Path(json_path).write_text(out + "\n", encoding="utf-8")
 
 
 def run(options: dict[str, Any], echo: Echo) -> int:
     """The exit code. Raises BenchError for what can't be done, OSError for what can't be written."""
+    if options["json_path"] == "-":
+        echo = partial(click.echo, err=True)  # standard output is the document's
     seconds = options["span_ns"] / 1e9 if options["span_ns"] is not None else None
     if seconds == 0:
         raise BenchError("--for is 0s: give a time such as 10s")

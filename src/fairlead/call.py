@@ -27,6 +27,7 @@ from enum import IntEnum
 from typing import Any, Final, Protocol
 
 from fairlead import headers, refusals
+from fairlead.clock import MILLISECOND_NS
 from fairlead.config import TimeoutsConfig
 from fairlead.core.scheduler import CANCELLED, COMPLETED, EXPIRED, FAILED, NO_NODE, PUSHED_OUT
 from fairlead.driver import Driver
@@ -208,14 +209,14 @@ class Call(Ticket):
 
     def on_expire(self, kind: int, now_ns: int) -> None:
         self.state = State.DONE
-        waited_ms = (now_ns - self.entered_ns) // 1_000_000
+        waited_ms = (now_ns - self.entered_ns) // MILLISECOND_NS
         if kind == NO_NODE:
             error = self.no_node(f"no node that serves the model has been usable for {waited_ms} ms: try again later")
         elif kind == PUSHED_OUT:
             retry_ms = self.surroundings.driver.retry_after_ms(self.pool, max(self.position, 1))
             error = refusals.pushed_out(waited_ms, retry_ms, self.position, self.estimate_s)
         else:
-            limit_ms = (self.deadline_ns - self.entered_ns) // 1_000_000
+            limit_ms = (self.deadline_ns - self.entered_ns) // MILLISECOND_NS
             error = refusals.queue_timeout(waited_ms, limit_ms, self.position, self.estimate_s)
         self.error = error
         self.surroundings.meter.ended(self, ENDED_BY_CORE[kind], 0, now_ns)
@@ -250,16 +251,17 @@ class Call(Ticket):
         if due_ns > now_ns:
             return due_ns
         self.abort()
+        surroundings = self.surroundings
         if now_ns >= self.total_deadline_ns:
-            spent_ms = (now_ns - self.entered_ns) // 1_000_000
-            error = ApiError("total_timeout", f"the request took longer than it may: {spent_ms} ms")
+            limit_ns = self.total_deadline_ns - self.entered_ns
+            error = refusals.total_timeout((now_ns - self.entered_ns) // MILLISECOND_NS, limit_ns // MILLISECOND_NS)
             self._fail(error, charged=self.state >= State.SENT)  # its node has worked for it
         elif self.state is State.STREAMING:
-            idle_ms = (now_ns - self.last_byte_ns) // 1_000_000
-            self._fail(ApiError("idle_timeout", f"the node's answer stood still for {idle_ms} ms"))
+            still_ms = (now_ns - self.last_byte_ns) // MILLISECOND_NS
+            self._fail(refusals.idle_timeout(still_ms, surroundings.idle_ns // MILLISECOND_NS))
         else:
-            wait_ms = (now_ns - self.dispatched_ns) // 1_000_000
-            self._fail(ApiError("first_byte_timeout", f"the node sent no byte of its answer in {wait_ms} ms"))
+            wait_ms = (now_ns - self.dispatched_ns) // MILLISECOND_NS
+            self._fail(refusals.first_byte_timeout(wait_ms, surroundings.first_byte_ns // MILLISECOND_NS))
         return 0
 
     # The node's side -----------------------------------------------------------------------------

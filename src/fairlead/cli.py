@@ -66,11 +66,19 @@ def number(low: int, high: int, *, whole: bool = True, above: bool = False) -> C
     return read
 
 
+def some_name(text: str) -> str:
+    if not text.strip():
+        raise click.BadParameter(f"{text!r} is not allowed: choose a name that is not blank")
+    return text
+
+
 LISTEN: Final = as_configured("ADDRESS")
 ADMIN: Final = as_configured("ADMIN_ADDRESS")
 SPAN: Final = as_configured("GRACE")
 
-run_for = click.option("--for", "span_ns", type=SPAN, metavar="DURATION", help="End by itself after this time.")
+run_for = click.option(
+    "--for", "span_ns", type=SPAN, metavar="DURATION", help="End by itself after this time, such as 30s."
+)
 
 
 def main() -> None:
@@ -166,7 +174,7 @@ def serve(
 @click.argument("config", type=click.Path(path_type=Path))
 @click.option("--probe", is_flag=True, help="Ask every node what it is; exit code 1 if one does not answer.")
 def check(config: Path, probe: bool) -> int:
-    """Check a configuration and print all of it, defaults included.
+    """Check a configuration and print it with its defaults.
 
     What is printed can be loaded again; the keys of nodes are masked.
 
@@ -188,17 +196,22 @@ def check(config: Path, probe: bool) -> int:
 
 
 @fairlead.command("mock-node")
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any.")
-@click.option("--name", default="mock", show_default=True, help="What it calls itself.")
-@click.option("--models", multiple=True, default=["demo"], show_default=True, help="What it serves. Repeatable.")
-@click.option("--slots", type=click.IntRange(1, 65536), default=4, show_default=True, help="Requests at once.")
-@click.option("--ttft", type=SPAN, metavar="DURATION", default="50ms", show_default=True, help="To the first token.")
 @click.option(
-    "--token-time", type=SPAN, metavar="DURATION", default="10ms", show_default=True, help="Per token, alone."
+    "--port", type=number(0, 65535), default=8000, metavar="N", help="Where it listens; 0: any that is free. [8000]"
 )
+@click.option("--name", default="mock", metavar="NAME", help="What it calls itself. [mock]")
 @click.option(
-    "--batch-time", type=SPAN, metavar="DURATION", default="1ms", show_default=True, help="More per neighbour."
+    "--models",
+    type=some_name,
+    multiple=True,
+    default=["demo"],
+    metavar="NAME",
+    help="What it serves. Repeatable. [demo]",
 )
+@click.option("--slots", type=number(1, 65536), default=4, metavar="N", help="Requests at once. [4]")
+@click.option("--ttft", type=SPAN, metavar="DURATION", default="50ms", help="To the first token. [50ms]")
+@click.option("--token-time", type=SPAN, metavar="DURATION", default="10ms", help="Per token, alone. [10ms]")
+@click.option("--batch-time", type=SPAN, metavar="DURATION", default="1ms", help="More per neighbour. [1ms]")
 @run_for
 def mock_node(
     port: int,
@@ -210,9 +223,9 @@ def mock_node(
     batch_time: int,
     span_ns: int | None,
 ) -> int:
-    """Start a simulated engine on 127.0.0.1, to try the router without a GPU.
+    """Start a simulated engine, to try the router without a GPU.
 
-    It has an engine's timing, slots, streams and metrics (under vLLM's names)
+    It listens on 127.0.0.1, has an engine's timing, slots, streams and metrics (under vLLM's names)
     and makes its words up; everything it answers says that it is simulated.
 
     \b
@@ -285,7 +298,7 @@ def mock_node(
 @click.option("--plot", "plot_path", type=click.Path(path_type=Path), metavar="FILE", help="Draw it: .png or .svg.")
 @click.pass_context
 def simulate(context: click.Context, /, **options: Any) -> int:
-    """Replay requests through the router's scheduler in virtual time: who waits?
+    """Replay requests through the router's scheduler: who waits?
 
     \b
     Example:
@@ -308,23 +321,34 @@ def simulate(context: click.Context, /, **options: Any) -> int:
 
 @fairlead.command()
 @click.option("--url", metavar="URL", help="What to load. Without it: this router, on this machine.")
-@click.option("--model", metavar="NAME", help="[the first that it lists]")
+@click.option("--model", metavar="NAME", help="What to ask for. [the first that it lists]")
 @click.option("--header", "headers", multiple=True, metavar="TEXT", help="'Name: value', such as a key. Repeatable.")
-@click.option("--connections", type=click.IntRange(1, 2**16), default=64, metavar="N", help="Requests at once. [64]")
+@click.option("--connections", type=number(1, 2**16), default=64, metavar="N", help="Requests at once. [64]")
 @click.option(
-    "--rate", type=click.FloatRange(0, 1e6), default=0.0, metavar="R", help="Per second. 0: when answered. [0]"
+    "--rate",
+    type=number(0, 10**6, whole=False),
+    default=0,
+    metavar="R",
+    help="Requests/s; 0: the next when one is answered. [0]",
 )
-@click.option("--users", type=click.IntRange(1, 10**7), default=1, metavar="N", help="In X-User-Id, in turn. [1]")
+@click.option("--users", type=number(1, 10**7), default=1, metavar="N", help="Names in X-User-Id, in turn. [1]")
 @click.option("--stream", is_flag=True, help="Ask for streams.")
-@click.option("--tokens", type=click.IntRange(1, 999_999), default=64, metavar="N", help="max_tokens. [64]")
-@click.option("--body", type=click.IntRange(0, 2**24), default=1024, metavar="BYTES", help="Of a request. [1024]")
-@click.option("--for", "span_ns", type=SPAN, metavar="DURATION", help="[10s; without --url 2s a turn]")
-@click.option("--pid", "pids", type=click.IntRange(1), multiple=True, metavar="N", help="Whose CPU to tell.")
-@click.option("--cpu", type=click.IntRange(0), metavar="N", help="Core to stay on.")
-@click.option("--json", "json_path", metavar="FILE", help="Write the result; - is standard output.")
+@click.option("--tokens", type=number(1, 999_999), default=64, metavar="N", help="max_tokens of a request. [64]")
+@click.option("--body", type=number(0, 2**24), default=1024, metavar="BYTES", help="Length of a request's body. [1024]")
+@click.option("--for", "span_ns", type=SPAN, metavar="DURATION", help="How long. [10s; without --url 2s a turn]")
+@click.option(
+    "--pid",
+    "pids",
+    type=number(1, 2**31 - 1),
+    multiple=True,
+    metavar="N",
+    help="Process whose CPU to tell. Repeatable.",
+)
+@click.option("--cpu", type=number(0, 2**16), metavar="N", help="Core to stay on. [any]")
+@click.option("--json", "json_path", metavar="FILE", help="Write all figures; -: to stdout, the text to stderr.")
 @click.pass_context
 def bench(context: click.Context, /, **options: Any) -> int:
-    """Load an endpoint: rate, latency, CPU, and whether answers were right.
+    """Load an endpoint, or this router: rate, latency, CPU, faults.
 
     \b
     Example:

@@ -6,6 +6,7 @@ requests do not come here: the lane carries them to the gateway (see listener).
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 from urllib.parse import unquote
@@ -71,7 +72,14 @@ class Frontend:
         if path == MODELS or path.startswith(MODELS + "/"):
             allow(request, path, "GET", "HEAD")
             return json_response(self._models(path), request_id)
-        raise ApiError("not_found", f"there is nothing at {shown(path)}: see GET {MODELS} and the API's paths")
+        raise self._nothing_at(path)
+
+    def _nothing_at(self, path: str) -> ApiError:
+        near = difflib.get_close_matches(path, (*self._gateway.paths, MODELS, *HEALTH), n=1)
+        advice = (
+            f"the nearest path is {near[0]}" if near else f"see GET {MODELS} and the paths of OpenAI's API, under /v1"
+        )
+        return ApiError("not_found", f"there is nothing at {shown(path)}: {advice}")
 
     def _models(self, path: str) -> bytes:
         models = self._nodes.models()
@@ -81,7 +89,7 @@ class Frontend:
         for model in models:
             if model["id"] == name:
                 return orjson.dumps(model)
-        raise ApiError("model_not_found", f"no node has ever offered the model {shown(name)}: see GET {MODELS}")
+        raise self._gateway.unknown(name, "")
 
 
 def allow(request: web.BaseRequest, path: str, *methods: str) -> None:

@@ -146,7 +146,7 @@ class Gateway:
         facts = inspect(request.path, content_type, request.body, config.limits.width, count_text=reads)
         pool = self._nodes.pool_of(facts.model, _own_path(request.path))
         if pool is None:
-            raise self._unknown(facts.model, request.path)
+            raise self.unknown(facts.model, request.path)
         user = self._identity.user(request.headers, request.peer_ip, facts.body_user)
         tier = policy.tier(request.headers, user)
         target = f"{request.path}?{request.query}" if request.query else request.path
@@ -180,7 +180,8 @@ class Gateway:
             message = f"more teams have requests than there is room for ({error}): try again soon"
             raise ApiError("overloaded", message, headers=soon) from None
 
-    def _unknown(self, model: str, path: str) -> ApiError:
+    def unknown(self, model: str, path: str) -> ApiError:
+        """Why no node can be asked for the model. path: "" if it is asked after by itself."""
         at = f" at {shown(path)}" if _own_path(path) else ""
         if self._nodes.any_never_answered:
             soon = headers.retry_headers(self._driver.retry_soon_ms())
@@ -205,11 +206,14 @@ class Gateway:
         code = "queue_full"
         if refusal == USER_QUEUE_FULL:
             code = "user_queue_full"
-            message = f"this user has {queue.max_waiting_per_user} requests waiting, the most one user may have"
+            most = f"{queue.max_waiting_per_user} requests waiting"
+            message = f"this user has {most}, the most one user may have (queue.max_waiting_per_user)"
         elif refusal == BYTES_FULL:
-            message = f"the requests that wait hold {queue.max_bytes} bytes together, the most they may"
+            message = (
+                f"the requests that wait hold {queue.max_bytes} bytes together, the most they may (queue.max_bytes)"
+            )
         else:
-            message = f"{queue.max_waiting} requests wait, the most that may"
+            message = f"{queue.max_waiting} requests wait, the most that may (queue.max_waiting)"
         call.error = self._full(call, code, message)
         self._meter.ended(call, "refused", 0, self._driver.now_ns())
         return call.error

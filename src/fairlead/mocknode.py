@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import orjson
 from aiohttp import web
@@ -36,8 +36,6 @@ WORDS: Final = TEXT.split()
 LOG_MAX: Final = 10_000
 TOKENS_MAX: Final = 1 << 20
 CHOICES_MAX: Final = 128
-
-Response = TypeVar("Response", bound=web.StreamResponse)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +85,8 @@ class MockNode:
         app.router.add_get("/props", self._props)
         app.router.add_get("/mock/log", self._show_log)
         app.router.add_post("/mock/set", self._set)
+        app.router.add_route("*", "/{path:.*}", self._nothing)
+        app.on_response_prepare.append(label)
         return app
 
     # What an engine does ---------------------------------------------------------------------------------
@@ -139,7 +139,7 @@ class MockNode:
                 except ConnectionResetError:  # the client has just left, and the handler is about to be cancelled
                     raise asyncio.CancelledError from None
             text = "".join([token async for token in tokens])
-        return labelled(web.Response(body=answer.plain(text), content_type="application/json"))
+        return web.Response(body=answer.plain(text), content_type="application/json")
 
     async def _embed(self, request: web.Request) -> web.Response:
         body = await self._body(request)
@@ -174,6 +174,9 @@ class MockNode:
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise self._wrong(web.HTTPBadRequest, f"{' or '.join(names)} must be an integer from 1 up")
         return min(value, most)
+
+    async def _nothing(self, request: web.Request) -> web.Response:
+        raise self._wrong(web.HTTPNotFound, f"this simulated node has no {request.method} {request.path}")
 
     @staticmethod
     def _wrong(kind: type[web.HTTPException], message: str) -> web.HTTPException:
@@ -258,7 +261,7 @@ class Answer:
         return orjson.dumps(self._frame(kind, choices) | {"usage": self.usage})
 
     async def stream(self, tokens: AsyncIterator[str]) -> web.StreamResponse:
-        response = labelled(web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"}))
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
         kind = "chat.completion.chunk" if self._chat else "text_completion"
         with_usage = bool((self.body.get("stream_options") or {}).get("include_usage"))
         rest: dict[str, Any] = {"usage": None} if with_usage or self.settings.nulls else {}
@@ -306,13 +309,13 @@ def tokens_in(text: str) -> int:
     return max(1, len(text.encode()) // 4)
 
 
-def labelled(response: Response) -> Response:
+async def label(_: web.Request, response: web.StreamResponse) -> None:
+    """Everything that a simulated node answers says so, errors too."""
     response.headers["X-Simulated"] = "1"
-    return response
 
 
 def json_answer(document: dict[str, Any]) -> web.Response:
-    return labelled(web.Response(body=orjson.dumps(document), content_type="application/json"))
+    return web.Response(body=orjson.dumps(document), content_type="application/json")
 
 
 @asynccontextmanager

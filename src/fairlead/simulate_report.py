@@ -123,38 +123,44 @@ def document(trace: Trace, results: Sequence[Result]) -> dict[str, Any]:
 
 
 LEGEND: Final = """\
-service: tokens of prompts and answers at --prices. wait: from arrival to a slot, of requests that got one.
-refused: also those pushed out of a full queue. expired: waited for --timeout-s.
-Jain: 1 is fair, 1 / users is one that has it all. largest gap: how far the service of two users, divided by
-weight, drew apart while both had requests waiting; a fair policy keeps it within the bound."""
+service: tokens of prompts and answers at --prices.
+wait: from arrival to a slot, of requests that got one.
+Jain: 1 is fair, 1 / users is one that has it all.
+largest gap: how far the service of two users, divided by weight, drew apart
+while both had requests waiting; a fair policy keeps it within the bound."""
+LEGEND_OF_LOSSES: Final = "refused: also those pushed out of a full queue. expired: waited for --timeout-s."
 
 
 def _seconds(value: float | None, width: int) -> str:
     return f"{'-':>{width}}" if value is None else f"{value:>{width}.2f}"
 
 
-def _line(label: str, row: dict[str, Any]) -> str:
+def _line(label: str, row: dict[str, Any], losses: bool) -> str:
     wait, refused = row["wait_s"], row["refused"] + row["pushed_out"]
     waited = _seconds(wait["mean"], 10) + _seconds(wait["p50"], 9) + _seconds(wait["p99"], 9)
     share = f"{row['share']:>8.1%}"
-    return f"  {label[:18]:<18}{row['requests']:>9}{row['service']:>13}{share}{waited}{refused:>9}{row['expired']:>9}"
+    lost = f"{refused:>9}{row['expired']:>9}" if losses else ""
+    return f"  {label[:18]:<18}{row['requests']:>9}{row['service']:>13}{share}{waited}{lost}"
 
 
 def table(found: dict[str, Any], top: int = 5) -> str:
-    """For people: per policy its users, the rest together (waits: mean of the means, worst p99); then compared."""
+    """For people: per policy its users, the rest together (waits: mean of the means, worst p99); then compared.
+    80 columns, and 18 more where requests were refused or expired."""
     trace = found["trace"]
     users = "1 user" if trace["users"] == 1 else f"{trace['users']} users"
     lines = [f"{trace['source']} ({trace['reader']}): {trace['requests']} requests of {users}"]
     lines += [f"note: {note}" for note in trace["notes"]]
+    outcomes = [policy["outcomes"] for policy in found["policies"].values()]
+    losses = any(each[kind] for each in outcomes for kind in ("refused", "pushed_out", "expired"))
     for name, policy in found["policies"].items():
-        heading = f"{'requests':>9}{'service':>13}{'share':>8}{'wait mean':>10}{'p50':>9}{'p99 s':>9}{'refused':>9}"
-        lines += ["", f"{name:<20}{heading}{'expired':>9}"]
-        lines += [_line(row["user"], row) for row in policy["users"][:top]]
+        heading = f"{'requests':>9}{'service':>13}{'share':>8}{'wait mean':>10}{'p50':>9}{'p99 s':>9}"
+        lines += ["", f"{name:<20}{heading}" + (f"{'refused':>9}{'expired':>9}" if losses else "")]
+        lines += [_line(row["user"], row, losses) for row in policy["users"][:top]]
         rest = policy["users"][top:]
         if rest:
-            lines.append(_line(f"{len(rest)} others", _together(rest)))
+            lines.append(_line(f"{len(rest)} others", _together(rest), losses))
         lines += _below(policy)
-    lines += ["", _comparison(found), "", LEGEND]
+    lines += ["", _comparison(found), "", LEGEND, *([LEGEND_OF_LOSSES] if losses else [])]
     return "\n".join(lines)
 
 

@@ -121,6 +121,7 @@ def test_help_fits_a_screen_and_has_one_example(run: Any, command: list[str]) ->
     assert (code, err) == (0, "")
     assert len(lines) <= 24 and max(map(len, lines)) <= 80
     assert out.count("Example:\n") == 1
+    assert not re.search(r"^  \S+ .*\.\.\.$", out.partition("Commands:")[2], re.M), "a command's line is cut off"
 
 
 def test_help_imports_nothing_heavy(run: Any) -> None:
@@ -183,7 +184,10 @@ def test_a_bad_file_is_told_on_one_line(
         (["serve", "--node", "http://127.0.0.1:9", "--admin", "127.0.0.1:9"], "--admin"),
         (["check", "/nonexistent.yaml"], "/nonexistent.yaml: can't be read"),
         (["check"], "CONFIG"),
-        (["mock-node", "--slots", "0"], "--slots"),
+        (["mock-node", "--slots", "0"], "'--slots': '0' is not allowed: choose a whole number 1..65536"),
+        (["mock-node", "--port", "abc"], "'--port': 'abc' is not allowed: choose a whole number 0..65535"),
+        (["mock-node", "--models", ""], "'--models': '' is not allowed: choose a name that is not blank"),
+        (["bench", "--url", "http://127.0.0.1:9", "--rate", "nan"], "'nan' is not allowed: choose a number 0..1000000"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )

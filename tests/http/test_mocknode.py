@@ -153,6 +153,25 @@ def test_numbers_that_are_none_are_refused(no_leaks: Run, fields: dict[str, Any]
     no_leaks(main)
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "body", "told"),
+    [
+        ("POST", "/v1/responses", b"{}", "this simulated node has no POST /v1/responses"),
+        ("DELETE", "/v1/models", b"", "this simulated node has no DELETE /v1/models"),
+        ("POST", CHAT, b'{"model": "other"}', "no such model on this simulated node"),
+    ],
+)
+def test_what_it_does_not_have_it_says_in_the_shape_of_the_api(
+    no_leaks: Run, method: str, path: str, body: bytes, told: str
+) -> None:
+    async def main() -> None:
+        async with asking() as asker, asker.session.request(method, path, data=body) as response:
+            assert (response.status, response.headers["X-Simulated"]) == (404, "1")
+            assert (await response.json())["error"]["message"] == told
+
+    no_leaks(main)
+
+
 def test_a_null_is_as_if_it_were_not_there(no_leaks: Run) -> None:
     async def main() -> None:
         async with asking(ttft_ms=1, token_ms=0.1) as asker:

@@ -87,6 +87,30 @@ def test_what_is_wrong_is_named(
     no_leaks(main)
 
 
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("/chat/completions", "the nearest path is /v1/chat/completions"),  # a base URL without /v1
+        ("/v1/v1/chat/completions", "the nearest path is /v1/chat/completions"),
+        ("/v1/chat/completions/", "the nearest path is /v1/chat/completions"),
+        ("/models", "the nearest path is /v1/models"),
+        ("/healthz", "the nearest path is /health"),
+        ("/", "see GET /v1/models"),
+        ("/v1/models/demi", "see GET /v1/models"),
+    ],
+)
+def test_a_path_that_is_not_there_is_told_what_is(no_leaks: Run, path: str, told: str) -> None:
+    async def main() -> None:
+        async with routed([QUICK]) as rig:
+            answer = await rig.request("GET", path)
+            assert answer.status == 404
+            error = answer.json()["error"]
+            assert told in error["message"]
+            assert error["param"] == ("model" if error["code"] == "model_not_found" else None)
+
+    no_leaks(main)
+
+
 def test_anthropics_clients_get_their_own_shape(no_leaks: Run) -> None:
     async def main() -> None:
         async with routed([QUICK]) as rig:
@@ -211,6 +235,9 @@ def test_a_model_is_loading_while_a_node_has_never_answered(no_leaks: Run) -> No
             answer = await rig.request("POST", CHAT, data=b'{"model": "other"}')
             check(answer, 503, "model_loading")
             assert 1 <= int(answer.headers["Retry-After"]) <= 59
+            card = await rig.request("GET", "/v1/models/other")
+            check(card, 503, "model_loading")
+            assert 1 <= int(card.headers["Retry-After"]) <= 59
             assert (await rig.chat()).status == 200
 
     no_leaks(main)

@@ -73,6 +73,7 @@ def test_a_fault_before_the_first_byte_is_a_clean_error_for_the_one_request(
             await rig.until(lambda: len(node.requests) == 1)
             answer = await rig.chat("fault", stream=True)
             assert (answer.status, answer.code) == (status, code)
+            assert code != "first_byte_timeout" or "its limit is 200 ms (timeouts.first_byte)" in answer.body.decode()
             assert str(node.port) not in answer.body.decode(), "nothing of the node's address"
             assert (await good).json() == {"good": True}
             assert (await rig.chat("good again")).status == 200
@@ -88,6 +89,7 @@ def test_a_plain_answer_is_bounded_by_the_total_time_only(no_leaks: Run) -> None
                 begun = loop.time()
                 answer = await rig.chat(headers=headers)
                 assert (answer.status, answer.code) == (504, "total_timeout")
+                assert f"its limit is {limit_s * 1000:.0f} ms (X-Request-Timeout-Ms, " in answer.body.decode()
                 assert limit_s <= loop.time() - begun <= limit_s + 0.06
 
     no_leaks(main)
@@ -142,6 +144,7 @@ def test_a_stream_that_breaks_ends_with_one_error_event_and_no_done(
             name = b"event: error\n" if path == "/v1/messages" else b""
             assert last.startswith(gap + name + b"data: {") and last.endswith(b"}\n\n")
             assert orjson.loads(last.removeprefix(gap + name + b"data: "))["error"]["code"] == code
+            assert code != "idle_timeout" or b"its limit is 200 ms (timeouts.idle)" in last
             client.leave("close")
 
     no_leaks(main)

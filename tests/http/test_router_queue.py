@@ -28,11 +28,12 @@ async def leave(*tasks: asyncio.Task[Answer]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def check_refusal(answer: Answer, code: str) -> None:
+def check_refusal(answer: Answer, code: str, told: str = "") -> None:
     assert (answer.status, answer.code) == (429, code)
     assert 1 <= int(answer.headers["Retry-After"]) <= 59
     assert 1000 <= int(answer.headers["retry-after-ms"]) <= 59_000
     assert int(answer.headers["X-Queue-Position"]) >= 1
+    assert told in answer.json()["error"]["message"]
 
 
 @pytest.mark.parametrize("limit", [0, 1, 4])
@@ -42,7 +43,9 @@ def test_one_request_more_than_fits_is_one_refusal(no_leaks: Run, limit: int) ->
             first = await busy(rig)
             answers = await asyncio.gather(*(rig.chat() for _ in range(limit + 1)))
             assert sorted(answer.status for answer in answers) == [200] * limit + [429]
-            check_refusal(next(answer for answer in answers if answer.status == 429), "queue_full")
+            check_refusal(
+                next(answer for answer in answers if answer.status == 429), "queue_full", "(queue.max_waiting)"
+            )
             assert (await first).status == 200
 
     no_leaks(main)
@@ -56,7 +59,7 @@ def test_a_user_has_a_limit_of_its_own(no_leaks: Run) -> None:
             assert [answer.status for answer in answers].count(200) == 2
             for answer in answers:
                 if answer.status != 200:
-                    check_refusal(answer, "user_queue_full")
+                    check_refusal(answer, "user_queue_full", "(queue.max_waiting_per_user)")
             await first
 
     no_leaks(main)
@@ -102,7 +105,7 @@ def test_the_bytes_that_wait_are_bounded(no_leaks: Run) -> None:
             first = await busy(rig)
             waits = rig.later("x" * 40_000)
             await rig.until(lambda: rig.waiting() == 1)
-            check_refusal(await rig.chat("x" * 40_000), "queue_full")
+            check_refusal(await rig.chat("x" * 40_000), "queue_full", "(queue.max_bytes)")
             assert (await waits).status == (await first).status == 200
 
     no_leaks(main)
@@ -119,6 +122,7 @@ def test_the_queue_timeout_is_kept_to_the_hundredth_second(no_leaks: Run) -> Non
             assert (answer.status, answer.code) == (504, "queue_timeout")
             assert 1.0 <= took_s <= 1.1
             assert 1000 <= answer.json()["error"]["waited_ms"] <= 1025
+            assert "its limit is 1000 ms (X-Queue-Timeout-Ms, at most queue.timeout)" in answer.body.decode()
             assert answer.headers["x-should-retry"] == "false"
             assert answer.headers["X-Queue-Position"] == "1"
             await leave(first)

@@ -297,6 +297,16 @@ def test_the_tables_hold_medians_ratios_and_differences() -> None:
     assert "- lost does not start: why" in text
 
 
+def test_one_router_alone_is_a_list_that_fits_a_terminal() -> None:
+    found = document()
+    found["routers"] = {"fairlead": found["routers"]["fairlead"]}
+    text = bench_report.markdown(found)
+    listed = [line for line in text.splitlines() if line.startswith("    ")]
+    assert max(map(len, listed)) <= 80 and "|" not in text
+    assert "    CPU µs/request, 1 user                  12.0 (10.0-44.0)" in listed
+    assert "    added p99 ms, 70 % load                 1.00" in listed
+
+
 @pytest.mark.parametrize(
     ("kind", "more", "told"),
     [

@@ -166,6 +166,14 @@ def test_who_got_nothing_has_no_waits(tmp_path: Path, capsys: pytest.CaptureFixt
     out = capsys.readouterr().out
     assert re.search(r"^  B +1 +0 +0\.0% +- +- +- +0 +1$", out, re.MULTILINE)
     assert re.search(r"^wfq +- +- +0\.00 +0\.00$", out, re.MULTILINE)
+    assert "\nrefused: also those pushed out of a full queue. expired: waited for --timeout-s.\n" in out
+
+
+def test_the_table_fits_a_terminal_where_nothing_was_lost(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["simulate", "--trace", str(ARENA), "--compare", ",".join(POLICIES)]) == 0
+    _, *lines = capsys.readouterr().out.splitlines()  # the first has the name of the file, however long
+    assert max(map(len, lines)) <= 80
+    assert not any("refused" in line or "expired" in line for line in lines)
 
 
 @pytest.mark.parametrize(
