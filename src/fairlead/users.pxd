@@ -25,8 +25,12 @@ cdef class Users:
     cpdef requeued(self, call, int64_t now_ns)
     @cython.locals(account=Account, flow=Flow)
     cpdef ended(self, call, outcome, cost, int64_t now_ns)
-    @cython.locals(account=Account, idle=Account)
+    @cython.locals(account=Account)
     cdef Account _admit(self, call)
+    @cython.locals(flow=Flow)
+    cdef _forget(self, Account idle)
+    @cython.locals(flow=Flow)
+    cdef Flow _flow(self, Account account, Place place)
     @cython.locals(place=Place, flow=Flow, bucket=int64_t)
     cdef _join(self, call, Account account, pool, number, int64_t now_ns)
 

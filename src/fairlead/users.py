@@ -1,8 +1,8 @@
 """Who gets what: live figures of every user, and how fair the division of each pool is.
 
 Promise: a request costs a few additions, whoever looks pays for the rest. The table is bounded: of the users who have
-nothing in the router the least recently seen is forgotten, and its counts go on in ``forgotten``. Counters never go
-back, whoever comes and goes.
+nothing in the router the least recently seen is forgotten; its counts go on in ``forgotten``, what it had in the window
+in ``surplus``. Counters never go back, whoever comes and goes.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ class Users:
         self._users_max = users_max
         self._idle: OrderedDict[int, Account] = OrderedDict()  # the least recently seen first
         self._places: dict[int, Place] = {}
-        # Of users for whom there is no room because as many as there may be have requests in the router. It weighs
-        # nothing, so it has a service but no fair share.
+        # Of users for whom there is no room because as many as there may be have requests in the router, and of those
+        # who were forgotten. It weighs nothing, so it has a service but no fair share.
         self.surplus = Account(-1, OTHER, self.series[OTHER])
 
     # What happens to a call ----------------------------------------------------------------------
@@ -131,13 +131,26 @@ class Users:
         if len(self.accounts) >= self._users_max:
             if not self._idle:
                 return self.surplus
-            key, idle = self._idle.popitem(last=False)
-            del self.accounts[key]
-            self.forgotten.add(idle.counts)
-            self.forgotten_users += 1
+            self._forget(self._idle.popitem(last=False)[1])
         account = Account(call.user, call.user_name, self.series.get(call.user_name, self.series[OTHER]))
         self.accounts[call.user] = account
         return account
+
+    def _forget(self, idle: Account) -> None:
+        """What it had in the window goes on in the surplus: else everybody's share would seem larger than it was."""
+        del self.accounts[idle.key]
+        self.forgotten.add(idle.counts)
+        self.forgotten_users += 1
+        for number, flow in idle.flows.items():
+            if self._places.get(number) is flow.place:
+                self._flow(self.surplus, flow.place).absorb(flow)
+        idle.flows.clear()  # they hold it, too: else it would stay until the collector of cycles comes
+
+    def _flow(self, account: Account, place: Place) -> Flow:
+        flow = account.flows.get(place.number)
+        if flow is None or flow.place is not place:
+            flow = account.flows[place.number] = Flow(account, place)
+        return flow
 
     def _join(self, call: Accounted, account: Account, pool: int, number: int, now_ns: int) -> None:
         """Let it wait there."""
@@ -148,9 +161,7 @@ class Users:
             place = self._places[number] = Place(number, what, bucket)
         elif bucket > place.bucket:
             place.turn(bucket)
-        flow = account.flows.get(number)
-        if flow is None or flow.place is not place:
-            flow = account.flows[number] = Flow(account, place)
+        flow = self._flow(account, place)
         if flow.weight != call.weight and account is not self.surplus:
             flow.weigh(call.weight)
         flow.waiting += 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -262,6 +264,36 @@ def test_the_least_recently_seen_is_forgotten_but_not_its_counts() -> None:
     assert {name: counts.outcomes["completed"] for name, counts in users.series.items()} == {OTHER: 3, "carol": 2}
 
 
+def test_what_the_forgotten_had_stays_in_the_window() -> None:
+    """One of a hundred requests is alice's, whoever of the others is still known."""
+    world = World(Users(users_max=3))
+    for user in range(1, 100):
+        world.ask(user, waited_ns=user)
+        world.serve(user)
+        world.ask(1)
+        call = world.waiting[1].pop()
+        world.end(call, "cancelled", 0)
+    flows = {flow.account.name: flow for flow in world.look()[0].flows}
+    assert (world.look()[0].service, flows["alice"].service, flows[OTHER].service) == (99, 1, 96)
+    assert (flows[OTHER].waits, flows[OTHER].wait_ns, flows[OTHER].wait_max_ns) == (96, sum(range(2, 98)), 97)
+    world.now_ns += 61 * SECOND_NS
+    assert world.look()[0] == Standing()
+
+
+def test_who_is_forgotten_leaves_no_garbage() -> None:
+    """Else a million names would be a million cycles, and the collector stops the loop to find them."""
+    world = World(Users(users_max=1))
+    world.ask(1)
+    world.serve(1)
+    gone = weakref.ref(world.users.accounts[1].flows[0].recent)
+    gc.disable()
+    try:
+        world.ask(2)
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
 def test_who_has_requests_in_the_router_is_not_forgotten() -> None:
     world = World(Users(users_max=2))
     world.ask(1)
@@ -450,3 +482,29 @@ def test_no_counter_goes_back_whoever_comes_and_goes(requests: list[tuple[int, s
         kept += [users.forgotten.outcomes, users.surplus.counts.outcomes]
         assert sum(map(sum, (each.values() for each in totals))) == ended
         assert sum(map(sum, (each.values() for each in kept))) == ended
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 8), st.integers(0, 9), st.integers(0, 40), st.booleans()), max_size=80))
+def test_the_service_of_a_pool_is_that_of_all_who_came(requests: list[tuple[int, int, int, bool]]) -> None:
+    """Two users have room, eight come; some stay while others come. As many as were dispatched in the window."""
+    world = World(Users(users_max=2))
+    dispatched: list[tuple[int, int]] = []
+    stay: list[Call] = []
+    for user, cost, wait_s, stays in requests:
+        world.ask(user, cost=cost)
+        dispatched.append((world.now_ns // BUCKET_NS, cost))
+        call = world.start(user)
+        if stays:
+            stay.append(call)
+        else:
+            world.end(call)
+        if len(stay) > 2:
+            world.end(stay.pop(0))
+        world.now_ns += wait_s * SECOND_NS // 4
+        standing = world.look()[0]
+        window = [cost for bucket, cost in dispatched if bucket > world.now_ns // BUCKET_NS - 12]
+        assert (standing.service, sum(flow.waits for flow in standing.flows)) == (sum(window), len(window))
+        for flow in standing.flows:
+            buckets = [tally.bucket for tally in flow.recent]
+            assert buckets == sorted(set(buckets))
