@@ -173,6 +173,18 @@ def test_after_half_a_line_the_next_one_begins_a_new_line(tmp_path: Path, monkey
     assert lines.lost == 3
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="a descriptor can't be opened again")
+def test_half_a_line_of_an_earlier_process_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(LINE + b"half")
+    for line in (b"a\n", b"b\n"):
+        lines = Lines("the log", open_target(str(path)))
+        lines.write(line)
+        close(lines)
+        assert lines.lost == 0
+    assert path.read_bytes() == LINE + b"half\na\nb\n"
+
+
 def test_a_descriptor_that_somebody_made_non_blocking_is_waited_for() -> None:
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
