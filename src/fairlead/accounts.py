@@ -115,7 +115,9 @@ class Place:
         self.marks: deque[tuple[int, int, int]] = deque(maxlen=_BUCKETS + 1)  # of buckets that ended: the clocks then
 
     def turn(self, bucket: int) -> None:
-        """A later bucket begins. Between the two nothing happened."""
+        """It is that bucket now. If it is a later one, nothing happened between the two."""
+        if bucket <= self.bucket:
+            return
         self.presence += self.claim
         self.marks.append((self.bucket, self.presence, self.contended))
         self.bucket = bucket

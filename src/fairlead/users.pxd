@@ -22,7 +22,7 @@ cdef class Users:
     @cython.locals(account=Account, flow=Flow)
     cpdef dispatched(self, call, int64_t now_ns)
     @cython.locals(flow=Flow)
-    cpdef requeued(self, call, int64_t now_ns)
+    cpdef requeued(self, call)
     @cython.locals(account=Account, flow=Flow)
     cpdef ended(self, call, outcome, cost, int64_t now_ns)
     @cython.locals(account=Account)

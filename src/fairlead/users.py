@@ -86,6 +86,7 @@ class Users:
     def moved(self, call: Accounted, pool: int, place: int, now_ns: int) -> None:
         """It waits there from now on."""
         flow: Flow = call.flow
+        flow.place.turn(now_ns // BUCKET_NS)
         flow.waiting -= 1
         _update(flow.account, flow)
         self._join(call, flow.account, pool, place, now_ns)
@@ -93,19 +94,16 @@ class Users:
     def dispatched(self, call: Accounted, now_ns: int) -> None:
         flow: Flow = call.flow
         account = flow.account
-        if now_ns // BUCKET_NS > flow.place.bucket:
-            flow.place.turn(now_ns // BUCKET_NS)
+        flow.place.turn(now_ns // BUCKET_NS)
         call.tally = flow.dispatched(call.cost, None if call.requeues else call.waited_ns)
         flow.waiting -= 1
         flow.running += 1
         account.running += 1
         _update(account, flow)
 
-    def requeued(self, call: Accounted, now_ns: int) -> None:
+    def requeued(self, call: Accounted) -> None:
         """It waits again, and its charge was taken back."""
         flow: Flow = call.flow
-        if now_ns // BUCKET_NS > flow.place.bucket:
-            flow.place.turn(now_ns // BUCKET_NS)
         _stopped(call, flow, -call.cost)
         flow.waiting += 1
         _update(flow.account, flow)
@@ -114,8 +112,7 @@ class Users:
         """outcome: one of OUTCOMES; cost: what it is charged in the end."""
         flow: Flow = call.flow
         account = flow.account
-        if now_ns // BUCKET_NS > flow.place.bucket:
-            flow.place.turn(now_ns // BUCKET_NS)
+        flow.place.turn(now_ns // BUCKET_NS)
         if call.tally is None:
             flow.waiting -= 1
         else:
@@ -159,8 +156,7 @@ class Users:
         place = self._places.get(number)
         if place is None or place.what != what:  # the core gives the number of what is forgotten to another
             place = self._places[number] = Place(number, what, bucket)
-        elif bucket > place.bucket:
-            place.turn(bucket)
+        place.turn(bucket)
         flow = self._flow(account, place)
         if flow.weight != call.weight and account is not self.surplus:
             flow.weigh(call.weight)
@@ -184,8 +180,7 @@ class Users:
         for number in [number for number, place in self._places.items() if place.pool not in pools]:
             del self._places[number]
         for place in self._places.values():
-            if bucket > place.bucket:
-                place.turn(bucket)
+            place.turn(bucket)
         found: dict[int, list[Flow]] = {number: [] for number in self._places}
         for turn, account in enumerate(self._everybody(), 1):
             for number, flow in list(account.flows.items()):

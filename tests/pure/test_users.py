@@ -13,9 +13,12 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prometheus_client.core import Metric
 
 from fairlead.accounts import BUCKET_NS, CONTENDING, OUTCOMES, Flow, Standing
 from fairlead.clock import SECOND_NS
+from fairlead.core.scheduler import VIRTUAL_UNIT
+from fairlead.user_metrics import TOP_USERS, UserFamilies
 from fairlead.users import OTHER, Users
 
 NAMES = {1: "alice", 2: "bob", 3: "carol", 4: "dave", 5: "erin"}
@@ -190,7 +193,7 @@ def test_what_comes_back_from_a_node_is_not_charged() -> None:
     world = World()
     world.ask(1, cost=7)
     call = world.start(1)
-    world.users.requeued(call, world.now_ns)
+    world.users.requeued(call)
     assert world.shares() == {"alice": (0, 0)}
     assert world.users.held() == (1, 0)
     call.requeues = 1
@@ -248,6 +251,53 @@ def test_a_number_that_the_core_gives_again_is_another_place() -> None:
     world.ask(2, 2, place=10, tier=2, team="t")
     world.serve(2)
     assert world.shares() == {"bob": (1, 1)}
+    world.ask(1, place=10, tier=2, team="t")
+    world.serve(1)
+    assert {name: service for name, (service, _) in world.shares().items()} == {"alice": 1, "bob": 1}
+
+
+def claims(world: World) -> dict[str, float]:
+    return {flow.account.name: flow.claims / 2**40 for flow in world.look()[0].flows}
+
+
+def test_a_piece_of_the_window_is_that_in_which_it_happened() -> None:
+    """However long nothing happened before."""
+    world = World()
+    world.ask(1, 2)
+    world.now_ns += 40 * SECOND_NS
+    world.serve(1)
+    world.now_ns += 30 * SECOND_NS
+    assert world.shares() == {"alice": (1, 1)}
+
+
+def test_who_comes_later_has_no_claim_on_what_was_served_before() -> None:
+    world = World()
+    world.ask(1)
+    world.serve(1)
+    world.now_ns += 10 * SECOND_NS
+    world.ask(2)
+    assert claims(world) == {"alice": 1, "bob": 0}
+
+
+@pytest.mark.parametrize("how", ["ended", "moved", "requeued and moved"])
+def test_who_leaves_was_there_up_to_then(how: str) -> None:
+    """The piece in which it left is dealt out to it, too, though it was there first long before."""
+    world = World()
+    world.ask(1, 2)
+    world.ask(2)
+    call = world.waiting[2][0]
+    if how == "requeued and moved":
+        world.users.dispatched(call, world.now_ns)
+    world.now_ns += 10 * SECOND_NS
+    if how == "requeued and moved":
+        world.users.requeued(call)
+    if how == "ended":
+        world.end(call, "cancelled", 0)
+    else:
+        world.users.moved(call, 1, 1, world.now_ns)
+    world.serve(1)
+    found = claims(world)
+    assert found["alice"] == found["bob"] > 0
 
 
 # The table -----------------------------------------------------------------------------------------
@@ -278,6 +328,54 @@ def test_what_the_forgotten_had_stays_in_the_window() -> None:
     assert (flows[OTHER].waits, flows[OTHER].wait_ns, flows[OTHER].wait_max_ns) == (96, sum(range(2, 98)), 97)
     world.now_ns += 61 * SECOND_NS
     assert world.look()[0] == Standing()
+
+
+def test_nobody_looks_and_no_more_than_the_window_is_kept() -> None:
+    world = World(Users(users_max=1))
+    for turn in range(40):
+        for user in (1, 2 + turn, 100 + turn):  # the last finds the table full and busy
+            world.ask(user)
+        world.serve(2 + turn, 1, 100 + turn)
+        world.ask(200 + turn)  # alice, who is forgotten, or whoever is there
+        world.serve(200 + turn)
+        world.now_ns += 5 * SECOND_NS
+    flows = all_flows(world) + list(world.users.surplus.flows.values())
+    assert max(len(flow.recent) for flow in flows) == 12
+    world.ask(500, 2)
+    for _ in range(2):
+        world.serve(500)
+        world.now_ns += 61 * SECOND_NS
+    assert [len(flow.recent) for flow in all_flows(world)] == [1]
+
+
+def test_what_the_forgotten_had_does_not_come_into_another_place() -> None:
+    world = World(Users(users_max=2))
+    world.ask(1, place=10, tier=0)
+    world.serve(1)
+    world.ask(2, 2, place=10, tier=2)  # the core has given the number again
+    world.ask(3, place=10, tier=2)  # alice is forgotten
+    world.ask(4, place=10, tier=2)
+    running = world.start(4)  # in the surplus
+    world.end(world.waiting[3].pop(), "cancelled", 0)
+    world.ask(5, place=10, tier=2)
+    assert world.shares()[OTHER] == (1, 0)
+    assert world.users.held() == (3, 1)
+    world.end(running)
+    assert world.look()[0].service == 1
+
+
+def test_a_place_that_comes_about_during_a_look_is_left_for_the_next_one() -> None:
+    world = World()
+    for user in range(600):
+        world.ask(user)
+
+    def meanwhile() -> None:
+        if 700 not in world.waiting:
+            world.ask(700, place=7, tier=2)
+            world.ask(599, place=7, tier=2)
+
+    assert len(world.look(meanwhile=meanwhile)[0].flows) == 600
+    assert len(world.look()[0].flows) == 602
 
 
 def test_who_is_forgotten_leaves_no_garbage() -> None:
@@ -330,6 +428,73 @@ def test_a_look_at_many_users_lets_others_go_on_meanwhile() -> None:
 
     assert len(world.look(meanwhile=meanwhile)[0].flows) == 3000
     assert turns >= 10
+
+
+# In /metrics ---------------------------------------------------------------------------------------
+
+LAGS = {1: 3, 2: 7, 3: 5}
+
+
+class Core:
+    """What the core would say: everybody waits once."""
+
+    def pool_name(self, pool: int) -> str:
+        return str(pool)
+
+    def place_user(self, pool: int, place: int, user: int) -> dict[str, int]:
+        lag = LAGS.get(user)
+        if lag is None:
+            return {}
+        return {"waiting": 1, "running": 0, "virtual_time": lag * VIRTUAL_UNIT, "virtual_start": 0}
+
+
+def told(families: UserFamilies, world: World) -> dict[str, Metric]:
+    numbers = {"virtual_time": 0, "waiting": 9, "running": 0}
+    return {family.name: family for family in families.collect({0: numbers}, world.look())}
+
+
+def values(family: Metric) -> dict[str, float]:
+    return {sample.labels["user"]: sample.value for sample in family.samples}
+
+
+def shown(families: UserFamilies, world: World) -> set[str]:
+    return set(values(told(families, world)["fairlead_user_share"])) - {"other"}
+
+
+def test_who_is_shown_stays_until_another_has_twice_as_much() -> None:
+    world = World()
+    families = UserFamilies(world.users, 1, Core())
+    for user in range(100, 100 + TOP_USERS):
+        world.ask(user, cost=10)
+        world.serve(user)
+    first = shown(families, world)
+    assert len(first) == TOP_USERS
+    world.ask(1, 2, cost=19)
+    world.serve(1)
+    assert shown(families, world) == first
+    world.serve(1)
+    assert "alice" in shown(families, world)
+
+
+def test_who_was_due_most_and_got_nothing_is_shown() -> None:
+    world = World()
+    world.ask(1, cost=10, weight=10)  # waits all the time
+    for user in range(100, 130):
+        world.ask(user, cost=10)
+        world.serve(user)
+    assert "alice" in shown(UserFamilies(world.users, 1, Core()), world)
+
+
+def test_two_of_one_name_are_added_up_and_the_larger_lag_is_told() -> None:
+    world = World()
+    for user, wait_s in ((1, 1), (2, 3), (3, 2)):
+        world.ask(user, 2, waited_ns=wait_s * SECOND_NS, user_name="127.0.0.1")
+        world.serve(user)
+    found = told(UserFamilies(world.users, 1, Core()), world)
+    assert values(found["fairlead_user_lag"]) == {"127.0.0.1": 7}
+    assert values(found["fairlead_user_wait_seconds"]) == {"127.0.0.1": pytest.approx(2), "other": 0}
+    assert values(found["fairlead_user_waiting"]) == {"127.0.0.1": 3, "other": 6}
+    assert values(found["fairlead_user_share"]) == {"127.0.0.1": 1, "other": 0}
 
 
 # At random -----------------------------------------------------------------------------------------
@@ -485,13 +650,17 @@ def test_no_counter_goes_back_whoever_comes_and_goes(requests: list[tuple[int, s
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(st.tuples(st.integers(1, 8), st.integers(0, 9), st.integers(0, 40), st.booleans()), max_size=80))
-def test_the_service_of_a_pool_is_that_of_all_who_came(requests: list[tuple[int, int, int, bool]]) -> None:
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 8), st.integers(0, 9), st.integers(0, 40), st.booleans(), st.booleans()), max_size=80
+    )
+)
+def test_the_service_of_a_pool_is_that_of_all_who_came(requests: list[tuple[int, int, int, bool, bool]]) -> None:
     """Two users have room, eight come; some stay while others come. As many as were dispatched in the window."""
     world = World(Users(users_max=2))
     dispatched: list[tuple[int, int]] = []
     stay: list[Call] = []
-    for user, cost, wait_s, stays in requests:
+    for user, cost, wait_s, stays, looks in requests:
         world.ask(user, cost=cost)
         dispatched.append((world.now_ns // BUCKET_NS, cost))
         call = world.start(user)
@@ -502,6 +671,8 @@ def test_the_service_of_a_pool_is_that_of_all_who_came(requests: list[tuple[int,
         if len(stay) > 2:
             world.end(stay.pop(0))
         world.now_ns += wait_s * SECOND_NS // 4
+        if not looks:
+            continue
         standing = world.look()[0]
         window = [cost for bucket, cost in dispatched if bucket > world.now_ns // BUCKET_NS - 12]
         assert (standing.service, sum(flow.waits for flow in standing.flows)) == (sum(window), len(window))
