@@ -149,7 +149,7 @@ def test_after_half_a_line_the_next_one_begins_a_new_line(tmp_path: Path, monkey
     """The disk is full in the middle of a line, then there is room again."""
     path = tmp_path / "log"
     lines = Lines("the log", open_target(str(path)))
-    real, room = os.write, [130]
+    real, room = os.write, [0]
 
     def limited(fd: int, data: bytes) -> int:
         if fd != lines._fd:
@@ -161,16 +161,20 @@ def test_after_half_a_line_the_next_one_begins_a_new_line(tmp_path: Path, monkey
         return size
 
     monkeypatch.setattr(os, "write", limited)
+    lines.write(LINE)  # nothing of it is there, so no line end is missing
+    until(lambda: lines.lost == 1)
+    room[0] = 130
     lines.write(LINE + LINE.upper() + LINE)
-    until(lambda: lines.lost == 2)
-    lines.write(LINE)  # still full
     until(lambda: lines.lost == 3)
+    lines.write(LINE)  # still full
+    until(lambda: lines.lost == 4)
     room[0] = 10_000
     lines.write(b"y\n")
+    until(lambda: path.read_bytes().endswith(b"y\n"))
     lines.write(b"z\n")
     close(lines)
     assert path.read_bytes() == LINE + b"X" * 30 + b"\ny\nz\n"
-    assert lines.lost == 3
+    assert lines.lost == 4
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="a descriptor can't be opened again")
