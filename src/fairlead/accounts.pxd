@@ -73,6 +73,8 @@ cdef class Flow:
     cdef Tally tally(self, int64_t bucket)
     @cython.locals(tally=Tally)
     cdef _expire(self, int64_t bucket)
+    @cython.locals(mine=Tally, theirs=Tally)
+    cpdef absorb(self, Flow other)
     cpdef bint look(self, int64_t bucket) except -1
     cdef bint _touches(self) except -1
     @cython.locals(place=Place, tally=Tally)

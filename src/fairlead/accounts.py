@@ -115,7 +115,9 @@ class Place:
         self.marks: deque[tuple[int, int, int]] = deque(maxlen=_BUCKETS + 1)  # of buckets that ended: the clocks then
 
     def turn(self, bucket: int) -> None:
-        """A later bucket begins. Between the two nothing happened."""
+        """It is that bucket now. If it is a later one, nothing happened between the two."""
+        if bucket <= self.bucket:
+            return
         self.presence += self.claim
         self.marks.append((self.bucket, self.presence, self.contended))
         self.bucket = bucket
@@ -175,6 +177,24 @@ class Flow:
             self.would_have -= tally.would_have
             self.waits -= tally.waits
             self.wait_ns -= tally.wait_ns
+
+    def absorb(self, other: Flow) -> None:
+        """What another one had in the window is this one's, too. It is of the same place, and its sums stay."""
+        self._settle()  # so that no later tally is older than what comes in
+        tallies = {tally.bucket: tally for tally in self.recent}
+        for theirs in other.recent:
+            mine = tallies.get(theirs.bucket)
+            if mine is None:
+                mine = tallies[theirs.bucket] = Tally(theirs.bucket)
+            mine.service += theirs.service
+            mine.waits += theirs.waits
+            mine.wait_ns += theirs.wait_ns
+            mine.wait_max_ns = max(mine.wait_max_ns, theirs.wait_max_ns)
+            self.service += theirs.service
+            self.waits += theirs.waits
+            self.wait_ns += theirs.wait_ns
+        self.recent = deque([tallies[bucket] for bucket in sorted(tallies)])
+        self._expire(self.place.bucket)
 
     def look(self, bucket: int) -> bool:
         """Bring the sums up to date. False: there is nothing to see."""

@@ -331,7 +331,7 @@ class Call(Ticket):
         self.state = State.QUEUED
         self.node = None
         self.queued_ns = surroundings.driver.now_ns()
-        surroundings.meter.requeued(self, self.queued_ns)
+        surroundings.meter.requeued(self)
         where = surroundings.place_of(self)  # its model's nodes may be others than before
         if where is not None and where[0] != self.pool:
             surroundings.meter.moved(self, where[0], where[1], self.queued_ns)

@@ -49,6 +49,19 @@ def open_target(target: str) -> int:
     return fd
 
 
+def _ends_in_half_a_line(fd: int) -> bool:
+    """The disk was full, or the machine went down, when somebody wrote there before. Where the descriptor can't be
+    opened again to be read, nobody knows."""
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        return False
+    try:
+        with open(f"/dev/fd/{fd}", "rb") as file:
+            file.seek(-1, os.SEEK_END)
+            return file.read() != b"\n"
+    except OSError:  # also of an empty file
+        return False
+
+
 class Lines:
     """what: how warnings call it. The descriptor belongs to it from here on."""
 
@@ -61,7 +74,7 @@ class Lines:
         self._put_bytes = self._unbuffered = 0  # the writer's side
         self._taken_bytes = self._unwritten = self._told = 0  # the thread's side
         self._gone = False  # nobody will ever read
-        self._torn = False  # half a line is there: the next one begins with a line end
+        self._torn = _ends_in_half_a_line(fd)  # the next one begins with a line end
         self._warned_s = -WARN_EVERY_S
         self._wake = threading.Event()
         self._closing = threading.Event()

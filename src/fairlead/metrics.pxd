@@ -53,6 +53,6 @@ cdef class Meter:
     cpdef moved(self, Ticket call, int64_t pool, int64_t place, int64_t now_ns)
     @cython.locals(minute=Minute)
     cpdef dispatched(self, Ticket call, int64_t now_ns)
-    cpdef requeued(self, Ticket call, int64_t now_ns)
+    cpdef requeued(self, Ticket call)
     @cython.locals(minute=Minute)
     cpdef ended(self, Ticket call, str outcome, int64_t cost, int64_t now_ns)

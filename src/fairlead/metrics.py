@@ -147,9 +147,9 @@ class Meter:
             minute.waited_ns += call.waited_ns
         self.users.dispatched(call, now_ns)
 
-    def requeued(self, call: Ticket, now_ns: int) -> None:
+    def requeued(self, call: Ticket) -> None:
         """It gives its lease back and waits again next."""
-        self.users.requeued(call, now_ns)
+        self.users.requeued(call)
 
     def ended(self, call: Ticket, outcome: str, cost: int, now_ns: int) -> None:
         """outcome: one of accounts.OUTCOMES; cost: what it is charged. Before its place or lease is given to others."""

@@ -12,7 +12,7 @@ from array import array
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -47,6 +47,10 @@ def _nanoseconds(value: Any) -> int:
     return _scaled(int(value), 1)
 
 
+def _capped(value: Any) -> int:
+    return workload.tokens(min(value, TOKENS_MAX))
+
+
 COUNT: Final = f"a whole number of tokens, 0..{TOKENS_MAX}"
 NAME: Final = f"a name of 1..{NAME_MAX} characters"
 Parser = Callable[[Any], Any]
@@ -78,6 +82,7 @@ COLUMNS: Final[dict[str, tuple[dict[str, Parser], str]]] = {
     "max": (dict.fromkeys(("max_tokens", "max_output_tokens"), workload.tokens), COUNT),
 }
 REQUIRED: Final = ("arrival", "input", "output")
+COUNTED: Final = {"input", "output", "max"}  # tokens
 LOG_NAMES: Final = {"outcome", "tokens_by"}  # what only the router's own request log has
 
 
@@ -113,6 +118,7 @@ Rows = Iterator[tuple[int, dict[str, Any]]]
 
 
 def _json_rows(path: Path, file: Any) -> Rows:
+    log = False
     for line, text in enumerate(file, 1):
         if not text.strip():
             continue
@@ -120,10 +126,13 @@ def _json_rows(path: Path, file: Any) -> Rows:
             row = json.loads(text)
         except ValueError:
             row = None
+        if log and row is None:
+            row = {"outcome": "torn line"}  # a disk was full for a while
         if not isinstance(row, dict):
             raise TraceError(
                 f"{path}: line {line}: {text.strip()[:60]!r} is not a JSON object: one per line is allowed"
             )
+        log = log or row.keys() >= LOG_NAMES
         yield line, row
 
 
@@ -153,8 +162,11 @@ def _read_rows(path: Path, rows: Rows, seed: int, zipf_users: int, duration_s: f
     names, rows = set(first[1]), itertools.chain([first], rows)
     if "mean_rps" in names:
         return mixes.servegen(path, rows, seed, duration_s, scale)
-    columns = _columns(path, first[0], names)
-    trace = _collect(path, rows, columns, log=names >= LOG_NAMES)
+    columns, log = _columns(path, first[0], names), names >= LOG_NAMES
+    if log:
+        # The router lets clients ask for more tokens than the simulator reckons with, and nodes tell of more.
+        columns |= {each: replace(columns[each], parse=_capped) for each in columns.keys() & COUNTED}
+    trace = _collect(path, rows, columns, log)
     if "user" not in columns:
         _zipf(trace, seed, zipf_users)
     return workload.in_order(trace, scale)

@@ -1,8 +1,8 @@
 """Who gets what: live figures of every user, and how fair the division of each pool is.
 
 Promise: a request costs a few additions, whoever looks pays for the rest. The table is bounded: of the users who have
-nothing in the router the least recently seen is forgotten, and its counts go on in ``forgotten``. Counters never go
-back, whoever comes and goes.
+nothing in the router the least recently seen is forgotten; its counts go on in ``forgotten``, what it had in the window
+in ``surplus``. Counters never go back, whoever comes and goes.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Users:
         self._users_max = users_max
         self._idle: OrderedDict[int, Account] = OrderedDict()  # the least recently seen first
         self._places: dict[int, Place] = {}
-        # Of users for whom there is no room because as many as there may be have requests in the router. It weighs
-        # nothing, so it has a service but no fair share.
+        # Of users for whom there is no room because as many as there may be have requests in the router, and of those
+        # who were forgotten. It weighs nothing, so it has a service but no fair share.
         self.surplus = Account(-1, OTHER, self.series[OTHER])
 
     # What happens to a call ----------------------------------------------------------------------
@@ -66,6 +66,7 @@ class Users:
     def moved(self, call: Ticket, pool: int, place: int, now_ns: int) -> None:
         """It waits there from now on."""
         flow: Flow = call.flow
+        flow.place.turn(now_ns // _BUCKET_NS)
         flow.waiting -= 1
         _update(flow.account, flow)
         self._join(call, flow.account, pool, place, now_ns)
@@ -73,19 +74,16 @@ class Users:
     def dispatched(self, call: Ticket, now_ns: int) -> None:
         flow: Flow = call.flow
         account = flow.account
-        if now_ns // _BUCKET_NS > flow.place.bucket:
-            flow.place.turn(now_ns // _BUCKET_NS)
+        flow.place.turn(now_ns // _BUCKET_NS)
         call.tally = flow.dispatched(call.cost, -1 if call.requeues else call.waited_ns)
         flow.waiting -= 1
         flow.running += 1
         account.running += 1
         _update(account, flow)
 
-    def requeued(self, call: Ticket, now_ns: int) -> None:
+    def requeued(self, call: Ticket) -> None:
         """It waits again, and its charge was taken back."""
         flow: Flow = call.flow
-        if now_ns // _BUCKET_NS > flow.place.bucket:
-            flow.place.turn(now_ns // _BUCKET_NS)
         _stopped(call, flow, -call.cost)
         flow.waiting += 1
         _update(flow.account, flow)
@@ -94,8 +92,7 @@ class Users:
         """outcome: one of OUTCOMES; cost: what it is charged in the end."""
         flow: Flow = call.flow
         account = flow.account
-        if now_ns // _BUCKET_NS > flow.place.bucket:
-            flow.place.turn(now_ns // _BUCKET_NS)
+        flow.place.turn(now_ns // _BUCKET_NS)
         if call.tally is None:
             flow.waiting -= 1
         else:
@@ -111,13 +108,26 @@ class Users:
         if len(self.accounts) >= self._users_max:
             if not self._idle:
                 return self.surplus
-            key, idle = self._idle.popitem(last=False)
-            del self.accounts[key]
-            self.forgotten.add(idle.counts)
-            self.forgotten_users += 1
+            self._forget(self._idle.popitem(last=False)[1])
         account = Account(call.user, call.user_name, self.series.get(call.user_name, self.series[OTHER]))
         self.accounts[call.user] = account
         return account
+
+    def _forget(self, idle: Account) -> None:
+        """What it had in the window goes on in the surplus: else everybody's share would seem larger than it was."""
+        del self.accounts[idle.key]
+        self.forgotten.add(idle.counts)
+        self.forgotten_users += 1
+        for number, flow in idle.flows.items():
+            if self._places.get(number) is flow.place:
+                self._flow(self.surplus, flow.place).absorb(flow)
+        idle.flows.clear()  # they hold it, too: else it would stay until the collector of cycles comes
+
+    def _flow(self, account: Account, place: Place) -> Flow:
+        flow = account.flows.get(place.number)
+        if flow is None or flow.place is not place:
+            flow = account.flows[place.number] = Flow(account, place)
+        return flow
 
     def _join(self, call: Ticket, account: Account, pool: int, number: int, now_ns: int) -> None:
         """Let it wait there."""
@@ -126,11 +136,8 @@ class Users:
         place = self._places.get(number)
         if place is None or place.what != what:  # the core gives the number of what is forgotten to another
             place = self._places[number] = Place(number, what, bucket)
-        elif bucket > place.bucket:
-            place.turn(bucket)
-        flow = account.flows.get(number)
-        if flow is None or flow.place is not place:
-            flow = account.flows[number] = Flow(account, place)
+        place.turn(bucket)
+        flow = self._flow(account, place)
         if flow.weight != call.weight and account is not self.surplus:
             flow.weigh(call.weight)
         flow.waiting += 1
@@ -153,8 +160,7 @@ class Users:
         for number in [number for number, place in self._places.items() if place.pool not in pools]:
             del self._places[number]
         for place in self._places.values():
-            if bucket > place.bucket:
-                place.turn(bucket)
+            place.turn(bucket)
         found: dict[int, list[Flow]] = {number: [] for number in self._places}
         for turn, account in enumerate(self._everybody(), 1):
             for number, flow in list(account.flows.items()):

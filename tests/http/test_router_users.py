@@ -15,6 +15,7 @@ from fairlead.core.scheduler import NEVER
 from fairlead.identity import Identity
 from fairlead.mocknode import MockSettings
 from fairlead.ticket import Ticket
+from fairlead.user_list import MODELS_MAX
 from fairlead.user_metrics import TOP_USERS
 from fairlead.users import USERS_MAX
 
@@ -92,6 +93,7 @@ def test_who_waits_and_runs_is_what_the_core_says(no_leaks: Run) -> None:
             core = rig.router.driver
             a, b = found["users"]
             assert [(each["user"], each["waiting"], each["in_flight"]) for each in (a, b)] == [("a", 2, 2), ("b", 1, 0)]
+            assert [each["user"] for each in (await users(rig, "?sort=in_flight"))["users"]] == ["a", "b"]
             keys = {account.name: account.key for account in rig.router.meter.users.accounts.values()}
             place = core.find_place(0, 1, None, False)[1]
             virtual = {name: core.place_user(0, place, key) for name, key in keys.items()}
@@ -129,6 +131,7 @@ def test_a_user_of_two_tiers_and_of_a_team(no_leaks: Run) -> None:
                 ("0", "normal", "t"),
                 ("0-cheap", None, "t"),
             ]
+            assert (a["share"], b["share"]) == (3 / 5, 2 / 5)
             told = await samples(rig)
             assert of(told, "fairlead_user_share", pool="0", user="a") == 0.75
             assert of(told, "fairlead_user_share", pool="0-cheap", user="b") == 1
@@ -214,6 +217,11 @@ def test_the_list_is_sorted_and_cut(no_leaks: Run, sort: str) -> None:
             assert found["users_known"] == 3 and len(found["users"]) == 2
             if sort in ("service", "total"):
                 assert [user["user"] for user in found["users"]] == ["c", "b"]
+            longest, second = (user["wait_max_ms"] for user in found["users"])
+            if sort == "wait":  # five of six had to wait for at least 4 ms
+                assert 4 <= second <= longest < 5000
+            means = [user["wait_mean_ms"] for user in (await users(rig))["users"]]
+            assert 2 <= max(means) < 5000
 
     no_leaks(main)
 
@@ -233,6 +241,16 @@ def test_names_are_labels_whatever_stands_in_them(no_leaks: Run) -> None:
             assert names(told, "fairlead_user_share") == {odd, "127.0.0.1", "other"}
             assert of(told, "fairlead_user_share", pool="0", user="127.0.0.1") == 0.5
             assert of(told, "fairlead_user_share", pool="0", user="other") == 0.25
+
+    no_leaks(main)
+
+
+def test_of_many_models_a_hundred_are_named(no_leaks: Run) -> None:
+    async def main() -> None:
+        node = MockSettings(name="many", models=tuple(f"m{number}" for number in range(MODELS_MAX + 5)))
+        async with routed([node]) as rig:
+            found = (await users(rig))["pools"]
+            assert (len(found[0]["models"]), found[0]["models_count"]) == (MODELS_MAX, MODELS_MAX + 5)
 
     no_leaks(main)
 

@@ -46,6 +46,22 @@ def test_every_format_is_found_by_its_header(tmp_path: Path, reader: str) -> Non
         assert [trace.users[user] for user in trace.user] == ["a", "b"]
 
 
+LOGGED = (
+    '{"arrival":%d,"user":"a","outcome":"completed","max_tokens":%d,"input_tokens":3,"output_tokens":%d,'
+    '"tokens_by":"usage"}\n'
+)
+
+
+def test_a_log_is_read_past_what_a_full_disk_did_to_it_and_past_absurd_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    lines = [LOGGED % (1, 2**31 - 1, 4), LOGGED % (2, 5, 2**31 - 1), LOGGED % (3, 5, 6)]
+    path.write_text(lines[0] + lines[1][:30] + "\n" + lines[1] + lines[2])
+    trace = traces.read(path)
+    assert list(trace.max_tokens) == [workload.TOKENS_MAX, 5, 5]
+    assert list(trace.output_tokens) == [4, workload.TOKENS_MAX, 6]
+    assert trace.notes == ["requests whose tokens nobody counted were left out: torn line 1"]
+
+
 SERVEGEN = """client,mean_rps,rate_weighted_cv,mean_input_tokens,mean_output_tokens
 7,4,1,100,50
 big,12,3,,
@@ -123,6 +139,9 @@ BAD = {
     "arrival,user,input_tokens\n1,a,2\n": ("no column output", "output_tokens"),
     "arrival,input_tokens,output_tokens\n1,2\n": ("line 2", "2 columns"),
     '{"arrival":1,"input_tokens":2,"output_tokens":3}\n[1]\n': ("line 2", "JSON object"),
+    LOGGED % (1, 2, 3) + "[1]\n": ("line 2", "JSON object"),
+    LOGGED[:20] + "\n": ("line 1", "JSON object"),
+    LOGGED % (1, 2, -3): ("line 1", "output_tokens", "-3"),
     '{"arrival":1,"input_tokens":2.5,"output_tokens":3}\n': ("line 1", "input_tokens", "2.5"),
     "client,mean_rps,rate_weighted_cv,mean_input_tokens,mean_output_tokens\n1,x,1,2,3\n": ("line 2", "mean_rps", "'x'"),
     "client,mean_rps,rate_weighted_cv,mean_input_tokens,mean_output_tokens\n,1,1,2,3\n": ("line 2", "client", "blank"),

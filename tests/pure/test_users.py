@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 
 from fairlead.accounts import Standing
 from fairlead.clock import SECOND_NS
 from fairlead.users import OTHER, Users
-from pure.users_world import World
+from pure.users_world import World, all_flows
 
 # By hand -------------------------------------------------------------------------------------------
 
@@ -110,7 +113,7 @@ def test_what_comes_back_from_a_node_is_not_charged() -> None:
     world = World()
     world.ask(1, cost=7)
     call = world.start(1)
-    world.users.requeued(call, world.now_ns)
+    world.users.requeued(call)
     assert world.shares() == {"alice": (0, 0)}
     assert world.users.held() == (1, 0)
     call.requeues = 1
@@ -168,6 +171,53 @@ def test_a_number_that_the_core_gives_again_is_another_place() -> None:
     world.ask(2, 2, place=10, tier=2, team="t")
     world.serve(2)
     assert world.shares() == {"bob": (1, 1)}
+    world.ask(1, place=10, tier=2, team="t")
+    world.serve(1)
+    assert {name: service for name, (service, _) in world.shares().items()} == {"alice": 1, "bob": 1}
+
+
+def claims(world: World) -> dict[str, float]:
+    return {flow.account.name: flow.claims / 2**40 for flow in world.look()[0].flows}
+
+
+def test_a_piece_of_the_window_is_that_in_which_it_happened() -> None:
+    """However long nothing happened before."""
+    world = World()
+    world.ask(1, 2)
+    world.now_ns += 40 * SECOND_NS
+    world.serve(1)
+    world.now_ns += 30 * SECOND_NS
+    assert world.shares() == {"alice": (1, 1)}
+
+
+def test_who_comes_later_has_no_claim_on_what_was_served_before() -> None:
+    world = World()
+    world.ask(1)
+    world.serve(1)
+    world.now_ns += 10 * SECOND_NS
+    world.ask(2)
+    assert claims(world) == {"alice": 1, "bob": 0}
+
+
+@pytest.mark.parametrize("how", ["ended", "moved", "requeued and moved"])
+def test_who_leaves_was_there_up_to_then(how: str) -> None:
+    """The piece in which it left is dealt out to it, too, though it was there first long before."""
+    world = World()
+    world.ask(1, 2)
+    world.ask(2)
+    call = world.waiting[2][0]
+    if how == "requeued and moved":
+        world.users.dispatched(call, world.now_ns)
+    world.now_ns += 10 * SECOND_NS
+    if how == "requeued and moved":
+        world.users.requeued(call)
+    if how == "ended":
+        world.end(call, "cancelled", 0)
+    else:
+        world.users.moved(call, 1, 1, world.now_ns)
+    world.serve(1)
+    found = claims(world)
+    assert found["alice"] == found["bob"] > 0
 
 
 # The table -----------------------------------------------------------------------------------------
@@ -182,6 +232,84 @@ def test_the_least_recently_seen_is_forgotten_but_not_its_counts() -> None:
     assert {account.name for account in users.accounts.values()} == {"alice", "carol"}
     assert (users.forgotten_users, users.forgotten.outcomes["completed"]) == (1, 1)
     assert {name: counts.outcomes["completed"] for name, counts in users.series.items()} == {OTHER: 3, "carol": 2}
+
+
+def test_what_the_forgotten_had_stays_in_the_window() -> None:
+    """One of a hundred requests is alice's, whoever of the others is still known."""
+    world = World(Users(users_max=3))
+    for user in range(1, 100):
+        world.ask(user, waited_ns=user)
+        world.serve(user)
+        world.ask(1)
+        call = world.waiting[1].pop()
+        world.end(call, "cancelled", 0)
+    flows = {flow.account.name: flow for flow in world.look()[0].flows}
+    assert (world.look()[0].service, flows["alice"].service, flows[OTHER].service) == (99, 1, 96)
+    assert (flows[OTHER].waits, flows[OTHER].wait_ns, flows[OTHER].wait_max_ns) == (96, sum(range(2, 98)), 97)
+    world.now_ns += 61 * SECOND_NS
+    assert world.look()[0] == Standing()
+
+
+def test_nobody_looks_and_no_more_than_the_window_is_kept() -> None:
+    world = World(Users(users_max=1))
+    for turn in range(40):
+        for user in (1, 2 + turn, 100 + turn):  # the last finds the table full and busy
+            world.ask(user)
+        world.serve(2 + turn, 1, 100 + turn)
+        world.ask(200 + turn)  # alice, who is forgotten, or whoever is there
+        world.serve(200 + turn)
+        world.now_ns += 5 * SECOND_NS
+    flows = all_flows(world) + list(world.users.surplus.flows.values())
+    assert max(len(flow.recent) for flow in flows) == 12
+    world.ask(500, 2)
+    for _ in range(2):
+        world.serve(500)
+        world.now_ns += 61 * SECOND_NS
+    assert [len(flow.recent) for flow in all_flows(world)] == [1]
+
+
+def test_what_the_forgotten_had_does_not_come_into_another_place() -> None:
+    world = World(Users(users_max=2))
+    world.ask(1, place=10, tier=0)
+    world.serve(1)
+    world.ask(2, 2, place=10, tier=2)  # the core has given the number again
+    world.ask(3, place=10, tier=2)  # alice is forgotten
+    world.ask(4, place=10, tier=2)
+    running = world.start(4)  # in the surplus
+    world.end(world.waiting[3].pop(), "cancelled", 0)
+    world.ask(5, place=10, tier=2)
+    assert world.shares()[OTHER] == (1, 0)
+    assert world.users.held() == (3, 1)
+    world.end(running)
+    assert world.look()[0].service == 1
+
+
+def test_a_place_that_comes_about_during_a_look_is_left_for_the_next_one() -> None:
+    world = World()
+    for user in range(600):
+        world.ask(user)
+
+    def meanwhile() -> None:
+        if 700 not in world.waiting:
+            world.ask(700, place=7, tier=2)
+            world.ask(599, place=7, tier=2)
+
+    assert len(world.look(meanwhile=meanwhile)[0].flows) == 600
+    assert len(world.look()[0].flows) == 602
+
+
+def test_who_is_forgotten_leaves_no_garbage() -> None:
+    """Else a million names would be a million cycles, and the collector stops the loop to find them."""
+    world = World(Users(users_max=1))
+    world.ask(1)
+    world.serve(1)
+    gone = weakref.ref(world.users.accounts[1].flows[0].recent)
+    gc.disable()
+    try:
+        world.ask(2)
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_who_has_requests_in_the_router_is_not_forgotten() -> None:

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairlead.accounts import BUCKET_NS, CONTENDING, OUTCOMES, Flow
+from fairlead.accounts import BUCKET_NS, CONTENDING, OUTCOMES
 from fairlead.clock import SECOND_NS
 from fairlead.users import OTHER, Users
-from pure.users_world import Call, World
+from pure.users_world import Call, World, all_flows
 
 
 class Model:
@@ -58,10 +58,6 @@ STEPS = st.lists(
 )
 WEIGHTS = {1: 1, 2: 3, 3: 10, 4: 1}
 LIMITS = {1: 0, 2: 0, 3: 0, 4: 2}
-
-
-def all_flows(world: World) -> list[Flow]:
-    return [flow for account in world.users.accounts.values() for flow in account.flows.values()]
 
 
 def contending(world: World) -> dict[int, int]:
@@ -162,3 +158,35 @@ def test_no_counter_goes_back_whoever_comes_and_goes(requests: list[tuple[int, s
         kept += [users.forgotten.outcomes, users.surplus.counts.outcomes]
         assert sum(map(sum, (each.values() for each in totals))) == ended
         assert sum(map(sum, (each.values() for each in kept))) == ended
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 8), st.integers(0, 9), st.integers(0, 40), st.booleans(), st.booleans()), max_size=80
+    )
+)
+def test_the_service_of_a_pool_is_that_of_all_who_came(requests: list[tuple[int, int, int, bool, bool]]) -> None:
+    """Two users have room, eight come; some stay while others come. As many as were dispatched in the window."""
+    world = World(Users(users_max=2))
+    dispatched: list[tuple[int, int]] = []
+    stay: list[Call] = []
+    for user, cost, wait_s, stays, looks in requests:
+        world.ask(user, cost=cost)
+        dispatched.append((world.now_ns // BUCKET_NS, cost))
+        call = world.start(user)
+        if stays:
+            stay.append(call)
+        else:
+            world.end(call)
+        if len(stay) > 2:
+            world.end(stay.pop(0))
+        world.now_ns += wait_s * SECOND_NS // 4
+        if not looks:
+            continue
+        standing = world.look()[0]
+        window = [cost for bucket, cost in dispatched if bucket > world.now_ns // BUCKET_NS - 12]
+        assert (standing.service, sum(flow.waits for flow in standing.flows)) == (sum(window), len(window))
+        for flow in standing.flows:
+            buckets = [tally.bucket for tally in flow.recent]
+            assert buckets == sorted(set(buckets))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from fairlead.accounts import Standing
+from fairlead.accounts import Flow, Standing
 from fairlead.ticket import Ticket
 from fairlead.users import Users
 
@@ -65,3 +65,7 @@ class World:
     @property
     def jain(self) -> float:
         return self.look()[0].jain
+
+
+def all_flows(world: World) -> list[Flow]:
+    return [flow for account in world.users.accounts.values() for flow in account.flows.values()]
