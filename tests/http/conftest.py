@@ -54,7 +54,15 @@ async def watched(main: Callable[[], Awaitable[Any]]) -> Any:
     return result
 
 
-@pytest.fixture(params=["asyncio", "uvloop"])
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """On which loops: users have uvloop's; in profile ci also asyncio's, which is stricter about how it is used."""
+    marked = {mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")}
+    if "no_leaks" in metafunc.fixturenames and "no_leaks" not in marked:
+        loops = ["asyncio", "uvloop"] if metafunc.config.getoption("profile") == "ci" else ["uvloop"]
+        metafunc.parametrize("no_leaks", loops, indirect=True)
+
+
+@pytest.fixture
 def no_leaks(request: pytest.FixtureRequest) -> Callable[[Callable[[], Awaitable[Any]]], Any]:
     """``no_leaks(main)`` runs the coroutine function on a fresh loop of either kind and returns what it returns.
 
