@@ -82,7 +82,7 @@ class Registry:
         self._health = config.health
         self._pools = Pools(driver, lambda offer, pool: self.moved(*offer, pool))
         self._nodes: dict[str, Node] = {}
-        self._by_handle: dict[int, Node] = {}
+        self.by_handle: dict[int, Node] = {}
         self._contexts: dict[str, int | None] = {}  # by model; filled as it is asked for
         self._prober: Prober | None = None
         self._ssl: ssl.SSLContext | None = None
@@ -100,9 +100,6 @@ class Registry:
             known = [context for context in told if context is not None]
             self._contexts[model] = max(known) if known and len(known) == len(told) else None
         return self._contexts[model]
-
-    def node(self, handle: int) -> Node:
-        return self._by_handle[handle]
 
     @property
     def any_never_answered(self) -> bool:
@@ -180,7 +177,7 @@ class Registry:
         handle = self._driver.add_node(slots)
         node = Node(config, handle, Pool(self._loop, endpoint, connect_ns=self._config.timeouts.connect_ns), slots)
         self._nodes[config.name] = node
-        self._by_handle[handle] = node
+        self.by_handle[handle] = node
         node.task = self._loop.create_task(self._watch(node), name=f"node {config.name}")
         return node
 
@@ -191,7 +188,7 @@ class Registry:
         self._driver.remove_node(node.handle)
         self._rebuild()
         await self._end(node)
-        del self._by_handle[node.handle]
+        del self.by_handle[node.handle]
 
     async def stop(self) -> None:
         """Ask nobody any more and keep no connection. Exchanges under way are their callers' to end."""
