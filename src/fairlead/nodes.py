@@ -31,7 +31,7 @@ from fairlead.engines import ENGINES, Engine, Load, Reply, context_told, load, m
 from fairlead.inspection import INFERENCE_PATHS
 from fairlead.pools import Offer, Pools
 from fairlead.probes import Health, Prober
-from fairlead.upstream import Endpoint, Pool
+from fairlead.upstream import IDLE_MIN, Endpoint, Pool
 from fairlead.usage import Habits
 
 log = logging.getLogger("fairlead.nodes")
@@ -48,7 +48,7 @@ class Node:
         self.config = config
         self.handle = handle
         self.pool = pool
-        self.slots = slots
+        self.set_slots(slots)
         self.engine: Engine | None = None  # None: to be recognised (again)
         self.kind = config.engine
         self.models: dict[str, dict[str, Any]] = {}
@@ -68,6 +68,10 @@ class Node:
     @property
     def name(self) -> str:
         return self.config.name
+
+    def set_slots(self, slots: int) -> None:
+        self.slots = slots
+        self.pool.idle_max = max(IDLE_MIN, slots)
 
 
 class Registry:
@@ -278,7 +282,7 @@ class Registry:
         if slots != node.slots or not node.answered:
             source = "as it says" if told else f"the default for {engine.title}"
             log.info("node %s: %s, %d slots (%s; set with slots: N)", node.name, engine.title, slots, source)
-        node.slots = slots
+        node.set_slots(slots)
         self._driver.set_node_slots(node.handle, slots)
 
     def _list_models(self, node: Node, reply: Reply) -> None:
