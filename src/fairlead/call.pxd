@@ -1,9 +1,15 @@
 # What is compiled of call.py: the attributes of its classes are C's, the code is the Python there.
 
+cimport cython
+
 from fairlead.driver cimport Driver
+from fairlead.headers cimport NodeHead
 from fairlead.metrics cimport Meter
 from fairlead.ticket cimport Ticket
+from fairlead.upstream cimport Pool
 from libc.stdint cimport int64_t
+
+cdef int QUEUED, CONNECTING, SENT, STREAMING, DONE
 
 cdef class Surroundings:
     cdef public Driver driver
@@ -41,22 +47,29 @@ cdef class Call(Ticket):
     cdef public int64_t last_byte_ns
     cdef public object link
     cdef public object node
-    cdef public object node_head
+    cdef public NodeHead node_head
     cdef public bint paused
-    cdef public object state
+    cdef public int state
     cdef public int status
     cdef public bint stream
     cdef public bint whole_event
 
+    @cython.locals(surroundings=Surroundings, outgoing=Outgoing, pool=Pool, body=bytes)
+    cpdef on_dispatch(self, node, now_ns)
+    @cython.locals(head=NodeHead)
+    cpdef on_head(self, int status, list raw)
     cpdef client_gone(self)
     cpdef pause(self)
     cpdef resume(self)
     cpdef abort(self)
     cdef int64_t _due_ns(self) except? -1
     cdef _relay(self, bytes data)
+    @cython.locals(head=NodeHead, lines=bytes)
     cdef _commit(self)
+    @cython.locals(was=int)
     cdef _fail(self, error, bint charged=*)
-    cdef _tell(self, was, error)
+    cdef _tell(self, int was, error)
     cdef _last_event(self, error)
+    @cython.locals(was=int, driver=Driver, cost=int64_t)
     cdef _end(self, int outcome, str word, bint charged=*)
-    cdef int64_t _price(self, int outcome, was) except? -1
+    cdef int64_t _price(self, int outcome, int was) except? -1

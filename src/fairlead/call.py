@@ -22,43 +22,36 @@ node's. One timer per call (see driver) looks at the times it finds; bytes only 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from enum import IntEnum
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
-from fairlead import headers, refusals
+from fairlead import refusals
 from fairlead.clock import MILLISECOND_NS
 from fairlead.config import TimeoutsConfig
 from fairlead.core.scheduler import CANCELLED, COMPLETED, EXPIRED, FAILED, NO_NODE, PUSHED_OUT
 from fairlead.driver import Driver
 from fairlead.errors import ApiError, internal_error
-from fairlead.headers import HeaderList, NodeHead
+from fairlead.headers import NodeHead, for_client, lines_of, queue_lines, retry_headers
 from fairlead.metrics import Meter
 from fairlead.policy import Reading
 from fairlead.ticket import Ticket
-from fairlead.upstream import Link, Lost, Pool, request_head
+from fairlead.upstream import Link, Lost, Pool
 from fairlead.usage import Habits
+from fairlead.wire.answer import server_timing
 
 REQUEUES_MAX: Final = 2
 ENDED_BY_CORE: Final = {EXPIRED: "expired", NO_NODE: "no_node", PUSHED_OUT: "pushed_out"}
-
-
-class State(IntEnum):
-    QUEUED = 0
-    CONNECTING = 1
-    SENT = 2
-    STREAMING = 3
-    DONE = 4
+QUEUED, CONNECTING, SENT, STREAMING, DONE = range(5)
 
 
 class Carrier(Protocol):
     """Who brings a call's answer to its client. Nothing here may raise or call back; after the end nothing comes.
 
     What head and body bring may be kept until flush or the end. fail (before head), end and cut (after head) are the
-    end. cut: the answer is broken off, after these last bytes.
+    end. lines: of the head; sized: they say the body's length. cut: the answer is broken off, after these last bytes.
     """
 
-    def head(self, status: int, headers: HeaderList) -> None: ...
+    def head(self, status: int, lines: bytes, sized: bool) -> None: ...
     def body(self, data: bytes) -> None: ...
     def flush(self) -> None: ...
     def end(self) -> None: ...
@@ -80,8 +73,9 @@ class Node(Protocol):
 class Nodes(Protocol):
     """What calls need of the registry."""
 
-    def node(self, handle: int) -> Node: ...
-    def report_connect_failure(self, node: Any) -> None: ...  # what node() gave
+    @property
+    def by_handle(self) -> Mapping[int, Node]: ...
+    def report_connect_failure(self, node: Any) -> None: ...  # of by_handle
 
 
 class Surroundings:
@@ -139,7 +133,7 @@ class Call(Ticket):
         self.user_name = ""
         self.total_deadline_ns = 0
         self.never_wait = self.waited = self.paused = False
-        self.state = State.QUEUED
+        self.state = QUEUED
         self.handle = self.position = self.requeues = self.waited_ns = 0
         self.estimate_s: int | None = None
         self.link: Link | None = None
@@ -152,11 +146,16 @@ class Call(Ticket):
         self.dispatched_ns = self.connected_ns = self.first_byte_ns = self.last_byte_ns = 0
         self.flow = self.tally = None
 
+    @property
+    def waits(self) -> bool:
+        """It is in the queue, or on its way back to it."""
+        return self.state == QUEUED
+
     # The client's side ---------------------------------------------------------------------------
 
     def client_gone(self) -> None:
         """Nobody waits for the answer any more: leave the queue, or stop the node, now."""
-        if self.state is not State.DONE:
+        if self.state != DONE:
             self.abort()
             self._end(CANCELLED, "cancelled")
 
@@ -180,10 +179,10 @@ class Call(Ticket):
 
     def give_up(self, error: ApiError) -> None:
         """The router ends it, whatever it is doing: it is shutting down."""
-        if self.state is State.QUEUED:
+        if self.state == QUEUED:
             self.withdraw("drained", error)
             self.carrier.fail(error)
-        elif self.state is not State.DONE:
+        elif self.state != DONE:
             self.abort()
             self._fail(error)
 
@@ -197,18 +196,18 @@ class Call(Ticket):
 
     def on_dispatch(self, node: int, now_ns: int) -> None:
         surroundings, outgoing = self.surroundings, self.outgoing
-        self.state = State.CONNECTING
+        self.state = CONNECTING
         self.dispatched_ns = now_ns
         self.waited_ns += now_ns - self.queued_ns
-        self.node = surroundings.nodes.node(node)
+        self.node = surroundings.nodes.by_handle[node]
         surroundings.meter.dispatched(self, now_ns)
         surroundings.driver.set_timer(self, self._due_ns())
         pool = self.node.pool
         body = outgoing.body if self.bill is None else self.bill.request_body(outgoing.body, self.node.habits)
-        pool.send(request_head(pool.endpoint, "POST", outgoing.target, outgoing.headers, len(body)), body, self)
+        pool.send(pool.endpoint.request_head(outgoing.target, outgoing.headers, len(body)), body, self)
 
     def on_expire(self, kind: int, now_ns: int) -> None:
-        self.state = State.DONE
+        self.state = DONE
         waited_ms = (now_ns - self.entered_ns) // MILLISECOND_NS
         if kind == NO_NODE:
             error = self.no_node(f"no node that serves the model has been usable for {waited_ms} ms: try again later")
@@ -224,15 +223,15 @@ class Call(Ticket):
 
     def on_broken(self) -> None:
         self.abort()
-        if self.state is not State.DONE:
-            was, self.state = self.state, State.DONE
+        if self.state != DONE:
+            was, self.state = self.state, DONE
             self.error = internal_error()
             self.surroundings.meter.ended(self, "failed", 0, self.surroundings.driver.now_ns())
             self._tell(was, self.error)
 
     def no_node(self, message: str) -> ApiError:
         retry_ms = self.surroundings.driver.retry_after_ms(self.pool, 1)
-        return ApiError("no_healthy_node", message, headers=headers.retry_headers(retry_ms))
+        return ApiError("no_healthy_node", message, headers=retry_headers(retry_ms))
 
     # Time ----------------------------------------------------------------------------------------
 
@@ -241,7 +240,7 @@ class Call(Ticket):
         if not self.stream:
             return self.total_deadline_ns
         surroundings = self.surroundings
-        if self.state is not State.STREAMING:
+        if self.state != STREAMING:
             return min(self.total_deadline_ns, self.dispatched_ns + surroundings.first_byte_ns)
         last_ns = surroundings.driver.now_ns() if self.paused else self.last_byte_ns
         return min(self.total_deadline_ns, last_ns + surroundings.idle_ns)
@@ -255,8 +254,8 @@ class Call(Ticket):
         if now_ns >= self.total_deadline_ns:
             limit_ns = self.total_deadline_ns - self.entered_ns
             error = refusals.total_timeout((now_ns - self.entered_ns) // MILLISECOND_NS, limit_ns // MILLISECOND_NS)
-            self._fail(error, charged=self.state >= State.SENT)  # its node has worked for it
-        elif self.state is State.STREAMING:
+            self._fail(error, charged=self.state >= SENT)  # its node has worked for it
+        elif self.state == STREAMING:
             still_ms = (now_ns - self.last_byte_ns) // MILLISECOND_NS
             self._fail(refusals.idle_timeout(still_ms, surroundings.idle_ns // MILLISECOND_NS))
         else:
@@ -267,11 +266,11 @@ class Call(Ticket):
     # The node's side -----------------------------------------------------------------------------
 
     def on_connected(self, reused: bool) -> None:
-        self.state = State.SENT
+        self.state = SENT
         self.connected_ns = self.surroundings.driver.now_ns()
 
     def on_head(self, status: int, raw: list[tuple[bytes, bytes]]) -> None:
-        head = headers.for_client(raw)
+        head = for_client(raw)
         if 300 <= status < 400:
             self._refuse_answer(f"the node answered with status {status}: redirects are not followed")
         elif head.encoded:
@@ -280,8 +279,7 @@ class Call(Ticket):
             self.status, self.node_head = status, head
             self.outgoing.body = b""
             if self.bill is not None:
-                has_length = any(name == "Content-Length" for name, _ in head.headers)
-                self.bill.on_head(status, head.event_stream, has_length)
+                self.bill.on_head(status, head.event_stream, head.sized)
 
     def _refuse_answer(self, message: str) -> None:
         self.abort()
@@ -289,7 +287,7 @@ class Call(Ticket):
 
     def on_body(self, data: bytes) -> None:
         self.last_byte_ns = self.surroundings.driver.now_ns()
-        if self.state is not State.STREAMING:
+        if self.state != STREAMING:
             self._commit()
         self._relay(data if self.bill is None else self.bill.feed(data))
 
@@ -299,11 +297,11 @@ class Call(Ticket):
             self.carrier.body(data)
 
     def on_read(self) -> None:
-        if self.state is State.STREAMING:
+        if self.state == STREAMING:
             self.carrier.flush()
 
     def on_end(self) -> None:
-        if self.state is not State.STREAMING:
+        if self.state != STREAMING:
             self.last_byte_ns = self.surroundings.driver.now_ns()
             self._commit()
         if self.bill is not None:
@@ -328,7 +326,7 @@ class Call(Ticket):
             self._fail(ApiError("upstream_error", f"no node could be connected in {attempts} attempts: {reason.kind}"))
             return
         self.requeues += 1
-        self.state = State.QUEUED
+        self.state = QUEUED
         self.node = None
         self.queued_ns = surroundings.driver.now_ns()
         surroundings.meter.requeued(self)
@@ -336,7 +334,7 @@ class Call(Ticket):
         if where is not None and where[0] != self.pool:
             surroundings.meter.moved(self, where[0], where[1], self.queued_ns)
         surroundings.driver.requeue(self, where)
-        if self.state is State.QUEUED and self.never_wait:
+        if self.state == QUEUED and self.never_wait:
             error = self.no_node("the node was out of reach, no other is free, and the request may not wait")
             self.withdraw("refused", error)
             self.carrier.fail(error)
@@ -347,28 +345,27 @@ class Call(Ticket):
         """From here on the client has the head: the status is final."""
         surroundings, head = self.surroundings, self.node_head
         assert head is not None
-        self.state = State.STREAMING
+        self.state = STREAMING
         self.first_byte_ns = self.last_byte_ns
         surroundings.meter.first_byte.observe(self.first_byte_ns - self.entered_ns)
         self.stream = self.stream or head.event_stream
         if self.stream:
             surroundings.driver.set_timer(self, self._due_ns())
-        ours = headers.queue_headers(self.waited_ns if self.waited else None, self.position, self.estimate_s)
-        ours["Server-Timing"] = headers.server_timing(
-            self.waited_ns, self.connected_ns - self.dispatched_ns, self.last_byte_ns - self.connected_ns
-        )
+        lines = head.lines + queue_lines(self.waited_ns if self.waited else None, self.position, self.estimate_s)
+        connect_ns, answer_ns = self.connected_ns - self.dispatched_ns, self.last_byte_ns - self.connected_ns
+        lines += server_timing(self.waited_ns, connect_ns, answer_ns)
         if self.status in (429, 503):
-            ours |= headers.retry_headers(surroundings.driver.retry_after_ms(self.pool, 1))
-        self.carrier.head(self.status, [*head.headers, *ours.items()])
+            lines += lines_of(retry_headers(surroundings.driver.retry_after_ms(self.pool, 1)))
+        self.carrier.head(self.status, lines, head.sized)
 
     def _fail(self, error: ApiError, charged: bool = False) -> None:
         """End with an error. What failed before the client had a byte is not charged, unless it is to be."""
         was, self.error = self.state, error
-        self._end(FAILED, "failed", charged or was is State.STREAMING)
+        self._end(FAILED, "failed", charged or was == STREAMING)
         self._tell(was, error)
 
-    def _tell(self, was: State, error: ApiError) -> None:
-        if was is State.STREAMING:
+    def _tell(self, was: int, error: ApiError) -> None:
+        if was == STREAMING:
             self.carrier.cut(self._last_event(error))
         else:
             self.carrier.fail(error)
@@ -381,18 +378,18 @@ class Call(Ticket):
 
     def _end(self, outcome: int, word: str, charged: bool = True) -> None:
         """Leave the queue or give the lease back: the one place where a call that did not expire ends."""
-        was, self.state = self.state, State.DONE
+        was, self.state = self.state, DONE
         driver, meter = self.surroundings.driver, self.surroundings.meter
-        cost = self._price(outcome, was) if charged and was is not State.QUEUED else 0
+        cost = self._price(outcome, was) if charged and was != QUEUED else 0
         meter.ended(self, word, cost, driver.now_ns())
-        if was is State.QUEUED:
+        if was == QUEUED:
             driver.cancel(self)
         else:
             driver.finish(self, outcome, cost)
 
-    def _price(self, outcome: int, was: State) -> int:
+    def _price(self, outcome: int, was: int) -> int:
         """What it is charged: sequences, or the tokens it was; a node that never saw it has made none."""
         bill = self.bill
         if bill is None:
             return self.cost
-        return bill.unsent() if was is State.CONNECTING else bill.settle(outcome == COMPLETED)
+        return bill.unsent() if was == CONNECTING else bill.settle(outcome == COMPLETED)

@@ -12,7 +12,7 @@ import re
 from typing import Final, Protocol
 
 from fairlead import headers, policy
-from fairlead.call import Call, Carrier, Nodes, Outgoing, State, Surroundings
+from fairlead.call import Call, Carrier, Nodes, Outgoing, Surroundings
 from fairlead.config import Config
 from fairlead.core.scheduler import BYTES_FULL, NEVER_WAIT, USER_QUEUE_FULL
 from fairlead.driver import Driver
@@ -24,7 +24,7 @@ from fairlead.places import NoRoom
 from fairlead.strict import shown
 from fairlead.wire.lane import Inbound
 
-__all__ = ["Call", "Carrier", "Gateway", "State"]
+__all__ = ["Call", "Carrier", "Gateway"]
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ class Gateway:
         refusal = self._driver.submit(call)
         if refusal:
             raise self._refused(call, refusal)
-        if call.state is State.QUEUED:
+        if call.waits:
             call.waited = True
             call.position = self._driver.position(call)
             call.estimate_s = self._driver.estimated_wait_s(call.pool, call.position)
@@ -82,7 +82,7 @@ class Gateway:
         """From now on nothing new is taken, and what waits is sent away; what runs goes on."""
         self.draining = True
         for call in self._calls():
-            if call.state is State.QUEUED:
+            if call.waits:
                 call.give_up(self._draining_error())
 
     def give_up(self) -> int:
@@ -97,7 +97,7 @@ class Gateway:
         it follows it, in its tier and team."""
         for call in self._calls():
             outgoing = call.outgoing
-            if call.state is State.QUEUED and (outgoing.model, _own_path(outgoing.path)) == (model, path):
+            if call.waits and (outgoing.model, _own_path(outgoing.path)) == (model, path):
                 self._follow(call, pool)
 
     def _follow(self, call: Call, pool: int) -> None:
@@ -120,14 +120,14 @@ class Gateway:
 
     def waiting(self) -> int:
         """Calls in the queue, counted one by one: for the invariants."""
-        return sum(call.state is State.QUEUED for call in self._calls())
+        return sum(call.waits for call in self._calls())
 
     def running(self) -> int:
         return self._driver.counters()["running"]
 
     def exchanges(self) -> int:
         """Calls that have something open at a node, counted one by one: for the invariants."""
-        return sum(call.state is not State.QUEUED and call.link is not None for call in self._calls())
+        return sum(not call.waits and call.link is not None for call in self._calls())
 
     def _calls(self) -> list[Call]:
         return [ticket for ticket in self._driver.tickets() if isinstance(ticket, Call)]

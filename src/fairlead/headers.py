@@ -8,15 +8,15 @@ cookies, its framing) never reaches a client. Content-Length is the one that is 
 from __future__ import annotations
 
 import re
-from typing import Final, NamedTuple
+from email.utils import formatdate
+from time import time
+from typing import Final
 
 from fairlead.policy import REQUEST_ID
 from fairlead.rate import whole_seconds
 from fairlead.wire.headers import Headers
 
-HeaderList = list[tuple[str, str]]
-
-EVENT_STREAM: Final = "text/event-stream"
+EVENT_STREAM: Final = b"text/event-stream"
 SHOULD_RETRY: Final = "x-should-retry"
 
 # The prefix belongs to OpenAI: organisation, project, version, processing time.
@@ -34,7 +34,8 @@ _TO_NODE: Final = frozenset(
     )
 )
 _TO_CLIENT: Final = frozenset(("content-type", "cache-control", "x-simulated"))
-_VISIBLE: Final = re.compile(r"[\t\x20-\x7e]*")
+_VISIBLE: Final = re.compile(rb"[\t\x20-\x7e]*")
+_DIRECT: Final = b"X-Queue-Status: direct\r\n"
 
 
 def for_node(headers: Headers, request_id: str) -> bytes:
@@ -43,54 +44,95 @@ def for_node(headers: Headers, request_id: str) -> bytes:
     return headers.lines(_TO_NODE, _OPENAI) + ours.encode("ascii")
 
 
-class NodeHead(NamedTuple):
-    """A node's head as it goes on. encoded: the body has a coding that nobody asked for."""
+class NodeHead:
+    """A node's head as it goes on, as lines. sized: they say the body's length; encoded: the body has a coding that
+    nobody asked for."""
 
-    headers: HeaderList
+    lines: bytes
+    sized: bool
     event_stream: bool
     encoded: bool
 
+    def __init__(self, lines: bytes, sized: bool, event_stream: bool, encoded: bool) -> None:
+        self.lines = lines
+        self.sized = sized
+        self.event_stream = event_stream
+        self.encoded = encoded
 
-# What to do with a header of that spelling, of the last that came: its name as text if it goes on, and what it is.
-_known: dict[bytes, tuple[str, str]] = {}
+
+class Known:
+    """What to do with a node's header of this spelling, and what its last value came to, for a node says much the same
+    in each answer. line: b"" if it does not go on."""
+
+    def __init__(self, raw_name: bytes) -> None:
+        self.name = raw_name.decode("latin-1")
+        lower = self.name.lower()
+        self.is_length = lower == "content-length"
+        self.is_type = lower == "content-type"
+        self.is_cache_control = lower == "cache-control"
+        self.is_coding = lower == "content-encoding"
+        self.passes = self.is_length or lower in _TO_CLIENT or lower.startswith(_OPENAI)
+        self.value: bytes | None = None
+        self.line = b""
+        self.event_stream = False
+
+    def look_at(self, value: bytes) -> None:
+        name = "Content-Length" if self.is_length else self.name
+        self.value = value
+        self.line = f"{name}: ".encode("latin-1") + value + b"\r\n" if _VISIBLE.fullmatch(value) else b""
+        self.event_stream = self.is_type and bool(self.line) and value.lower().startswith(EVENT_STREAM)
+
+
+_known: dict[bytes, Known] = {}
 _KNOWN_MAX: Final = 1024
+_VALUE_KEPT_MAX: Final = 256
 
 
-def _kind(raw_name: bytes) -> tuple[str, str]:
-    """(name, "length", "coding", "pass" or "drop")."""
-    name = raw_name.decode("latin-1")
-    lower = name.lower()
-    kind = {"content-length": "length", "content-encoding": "coding"}.get(lower)
-    if kind is None:
-        kind = "pass" if lower in _TO_CLIENT or lower.startswith(_OPENAI) else "drop"
-    if len(_known) < _KNOWN_MAX:
-        _known[raw_name] = name, kind
-    return name, kind
+def _know(raw_name: bytes, value_bytes: int) -> Known:
+    known = Known(raw_name)
+    if len(_known) < _KNOWN_MAX and value_bytes <= _VALUE_KEPT_MAX:
+        _known[raw_name] = known
+    return known
 
 
 def for_client(raw: list[tuple[bytes, bytes]]) -> NodeHead:
     """What a client is told of a node's head; a value that is not plain text is dropped."""
-    headers: HeaderList = []
-    event_stream = encoded = cache_control = False
+    lines: list[bytes] = []
+    sized = event_stream = encoded = cache_control = False
     for raw_name, raw_value in raw:
-        name, kind = _known.get(raw_name) or _kind(raw_name)
-        if kind == "drop":
-            continue
-        value = raw_value.decode("latin-1")
-        if kind == "length":
-            headers.append(("Content-Length", value))
-        elif kind == "coding":
-            encoded = value.strip().lower() not in ("", "identity")
-        elif _VISIBLE.fullmatch(value):
-            headers.append((name, value))
-            lower = name.lower()
-            cache_control |= lower == "cache-control"
-            event_stream |= lower == "content-type" and value.lower().startswith(EVENT_STREAM)
+        known = _known.get(raw_name)
+        if known is None or len(raw_value) > _VALUE_KEPT_MAX:
+            known = _know(raw_name, len(raw_value))
+        if known.passes:
+            if known.value != raw_value:
+                known.look_at(raw_value)
+            lines.append(known.line)
+            sized = sized or known.is_length
+            event_stream = event_stream or known.event_stream
+            cache_control = cache_control or (known.is_cache_control and known.line != b"")
+        elif known.is_coding:
+            encoded = raw_value.strip().lower() not in (b"", b"identity")
     if event_stream:
-        headers.append(("X-Accel-Buffering", "no"))
+        lines.append(b"X-Accel-Buffering: no\r\n")
         if not cache_control:
-            headers.append(("Cache-Control", "no-cache"))
-    return NodeHead(headers, event_stream, encoded)
+            lines.append(b"Cache-Control: no-cache\r\n")
+    return NodeHead(b"".join(lines), sized, event_stream, encoded)
+
+
+class Common:
+    """The header lines of every answer, made once a second."""
+
+    def __init__(self, server: str) -> None:
+        self._server = server
+        self._second = 0
+        self._lines = b""
+
+    def lines(self) -> bytes:
+        second = int(time())
+        if second != self._second:
+            self._second = second
+            self._lines = f"Date: {formatdate(second, usegmt=True)}\r\nServer: {self._server}\r\n".encode("ascii")
+        return self._lines
 
 
 def retry_headers(milliseconds: int) -> dict[str, str]:
@@ -106,18 +148,13 @@ def place_headers(position: int, estimate_s: int | None) -> dict[str, str]:
     return place if estimate_s is None else place | {"X-Estimated-Wait": str(estimate_s)}
 
 
-def queue_headers(waited_ns: int | None, position: int, estimate_s: int | None) -> dict[str, str]:
+def lines_of(headers: dict[str, str]) -> bytes:
+    return "".join([f"{name}: {value}\r\n" for name, value in headers.items()]).encode("ascii")
+
+
+def queue_lines(waited_ns: int | None, position: int, estimate_s: int | None) -> bytes:
     """waited_ns None: it was dispatched at once."""
     if waited_ns is None:
-        return {"X-Queue-Status": "direct"}
+        return _DIRECT
     wait = {"X-Queue-Status": "queued", "X-Queue-Wait-Ms": str(waited_ns // 1_000_000)}
-    return wait | place_headers(position, estimate_s)
-
-
-def server_timing(queue_ns: int, connect_ns: int, first_byte_ns: int) -> str:
-    """Milliseconds, as browsers' tools read them."""
-    queue, connect, first_byte = queue_ns // 100_000, connect_ns // 100_000, first_byte_ns // 100_000
-    return (
-        f"queue;dur={queue // 10}.{queue % 10}, connect;dur={connect // 10}.{connect % 10},"
-        f" ttfb;dur={first_byte // 10}.{first_byte % 10}"
-    )
+    return lines_of(wait | place_headers(position, estimate_s))

@@ -15,10 +15,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from email.utils import formatdate
 from typing import Any, Final, cast
 
 from aiohttp import web
@@ -27,6 +25,7 @@ from aiohttp.web_protocol import RequestHandler
 from fairlead.clock import MILLISECOND_NS, SECOND_NS, Clock
 from fairlead.core.heap import IndexedHeap
 from fairlead.errors import ApiError, internal_error
+from fairlead.headers import Common
 from fairlead.inspection import check_content_encoding
 from fairlead.policy import REQUEST_ID, make_request_id, sane_request_id
 from fairlead.wire.inner import InnerTransport
@@ -99,7 +98,7 @@ class Listener:
         settings, limits = Settings(), self._limits
         settings.loop = self._loop
         settings.now_ns = self._clock
-        settings.common = Common().lines
+        settings.common = Common(SERVER).lines
         settings.begin = self._begin
         settings.refusal = self._refusal
         settings.request_id = request_id_of
@@ -244,21 +243,6 @@ class Listener:
             log.exception("a connection's time could not be looked at")
             lane.abort()
             return now_ns + SECOND_NS
-
-
-class Common:
-    """The header lines of every answer, made once a second."""
-
-    def __init__(self) -> None:
-        self._second = 0
-        self._lines = ""
-
-    def lines(self) -> str:
-        second = int(time.time())
-        if second != self._second:
-            self._second = second
-            self._lines = f"Date: {formatdate(second, usegmt=True)}\r\nServer: {SERVER}\r\n"
-        return self._lines
 
 
 class Application(web.Server):

@@ -31,7 +31,7 @@ from fairlead.engines import ENGINES, Engine, Load, Reply, context_told, load, m
 from fairlead.inspection import INFERENCE_PATHS
 from fairlead.pools import Offer, Pools
 from fairlead.probes import Health, Prober
-from fairlead.upstream import Endpoint, Pool
+from fairlead.upstream import IDLE_MIN, Endpoint, Pool
 from fairlead.usage import Habits
 
 log = logging.getLogger("fairlead.nodes")
@@ -48,7 +48,7 @@ class Node:
         self.config = config
         self.handle = handle
         self.pool = pool
-        self.slots = slots
+        self.set_slots(slots)
         self.engine: Engine | None = None  # None: to be recognised (again)
         self.kind = config.engine
         self.models: dict[str, dict[str, Any]] = {}
@@ -69,6 +69,10 @@ class Node:
     def name(self) -> str:
         return self.config.name
 
+    def set_slots(self, slots: int) -> None:
+        self.slots = slots
+        self.pool.idle_max = max(IDLE_MIN, slots)
+
 
 class Registry:
     """All nodes. moved(model, path, pool): requests for a model, at a path of a node's own if there is one, belong in
@@ -82,7 +86,7 @@ class Registry:
         self._health = config.health
         self._pools = Pools(driver, lambda offer, pool: self.moved(*offer, pool))
         self._nodes: dict[str, Node] = {}
-        self._by_handle: dict[int, Node] = {}
+        self.by_handle: dict[int, Node] = {}
         self._contexts: dict[str, int | None] = {}  # by model; filled as it is asked for
         self._prober: Prober | None = None
         self._ssl: ssl.SSLContext | None = None
@@ -100,9 +104,6 @@ class Registry:
             known = [context for context in told if context is not None]
             self._contexts[model] = max(known) if known and len(known) == len(told) else None
         return self._contexts[model]
-
-    def node(self, handle: int) -> Node:
-        return self._by_handle[handle]
 
     @property
     def any_never_answered(self) -> bool:
@@ -180,7 +181,7 @@ class Registry:
         handle = self._driver.add_node(slots)
         node = Node(config, handle, Pool(self._loop, endpoint, connect_ns=self._config.timeouts.connect_ns), slots)
         self._nodes[config.name] = node
-        self._by_handle[handle] = node
+        self.by_handle[handle] = node
         node.task = self._loop.create_task(self._watch(node), name=f"node {config.name}")
         return node
 
@@ -191,7 +192,7 @@ class Registry:
         self._driver.remove_node(node.handle)
         self._rebuild()
         await self._end(node)
-        del self._by_handle[node.handle]
+        del self.by_handle[node.handle]
 
     async def stop(self) -> None:
         """Ask nobody any more and keep no connection. Exchanges under way are their callers' to end."""
@@ -281,7 +282,7 @@ class Registry:
         if slots != node.slots or not node.answered:
             source = "as it says" if told else f"the default for {engine.title}"
             log.info("node %s: %s, %d slots (%s; set with slots: N)", node.name, engine.title, slots, source)
-        node.slots = slots
+        node.set_slots(slots)
         self._driver.set_node_slots(node.handle, slots)
 
     def _list_models(self, node: Node, reply: Reply) -> None:

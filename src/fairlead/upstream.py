@@ -5,7 +5,8 @@ Promise: ``Pool.send`` never blocks and never raises; what becomes of the reques
 until it is connected.
 
 Theory. Kept connections are a bounded stack: the warmest is used first and the others age out, below the 5 s at which
-uvicorn and llama.cpp close theirs. The bound is small because llama.cpp spends a thread on each. One timer per pool
+uvicorn and llama.cpp close theirs. As many are kept as the node has slots (see nodes), so that a loaded node is hardly
+ever dialled, and no more: llama.cpp spends a thread on each and has few more threads than slots. One timer per pool
 watches the oldest. A node may still close as we send, so a reused connection that dies before the first byte of an
 answer is not a failure of the node: the request is sent once more, on a fresh connection.
 
@@ -19,17 +20,19 @@ import asyncio
 import errno
 import re
 import ssl
-from dataclasses import dataclass, field
 from typing import Final, cast
 from urllib.parse import urlsplit
 
-from fairlead.upstream_connection import Connection
-from fairlead.upstream_exchange import Exchange, Kind, Link, Lost, call_back
+from fairlead.upstream_connection import Connection, Owner
+from fairlead.upstream_exchange import Exchange, Kind, Link, Lost, raised
+from fairlead.wire.headers import whole_lines
 
-__all__ = ["Endpoint", "Exchange", "Link", "Lost", "Pool", "request_head"]
+__all__ = ["Endpoint", "Exchange", "Link", "Lost", "Pool"]
 
 IDLE_NS: Final = 4_000_000_000
-IDLE_MAX: Final = 4
+IDLE_MIN: Final = 4  # connections that are kept to any node
+STARTS_MAX: Final = 64  # heads' beginnings that are remembered
+TARGET_KEPT_MAX: Final = 256
 
 TARGET: Final = re.compile(r"/[!-~]*")
 VISIBLE: Final = re.compile(r"[!-~]+")
@@ -37,28 +40,32 @@ VISIBLE: Final = re.compile(r"[!-~]+")
 OUR_OWN_ERRORS: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL))
 
 
-@dataclass(frozen=True, slots=True)
 class Endpoint:
     """Where a node listens, and the key it asks for."""
 
-    scheme: str
-    host: str
-    port: int
-    base_path: str = ""
-    ssl_context: ssl.SSLContext | None = None
-    api_key: str | None = field(default=None, repr=False)
-    fixed_head: bytes = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        if self.port != {"http": 80, "https": 443}[self.scheme]:
-            host = f"{host}:{self.port}"
-        lines = [("Host", host), ("Connection", "keep-alive")]
-        if self.api_key is not None and not VISIBLE.fullmatch(self.api_key):
+    def __init__(
+        self,
+        scheme: str,
+        host: str,
+        port: int,
+        base_path: str = "",
+        ssl_context: ssl.SSLContext | None = None,
+        api_key: str | None = None,
+    ) -> None:
+        self.host = host
+        self.port = port
+        self.ssl_context = ssl_context
+        self._base_path = base_path
+        self._starts: dict[str, bytes] = {}  # of heads, by target
+        name = f"[{host}]" if ":" in host else host
+        if port != {"http": 80, "https": 443}[scheme]:
+            name = f"{name}:{port}"
+        lines = [("Host", name), ("Connection", "keep-alive")]
+        if api_key is not None and not VISIBLE.fullmatch(api_key):
             raise ValueError("the header Authorization would not be one line: the key is not visible ASCII")
-        if self.api_key is not None:
-            lines.append(("Authorization", f"Bearer {self.api_key}"))
-        object.__setattr__(self, "fixed_head", "".join(f"{name}: {value}\r\n" for name, value in lines).encode("ascii"))
+        if api_key is not None:
+            lines.append(("Authorization", f"Bearer {api_key}"))
+        self._lines = "".join(f"{name}: {value}\r\n" for name, value in lines).encode("ascii")
 
     @classmethod
     def from_url(cls, url: str, *, api_key: str | None = None, ssl_context: ssl.SSLContext | None = None) -> Endpoint:
@@ -74,52 +81,40 @@ class Endpoint:
         context = ssl_context or ssl.create_default_context()
         return cls("https", parts.hostname, parts.port or 443, base_path, context, api_key)
 
+    def request_head(self, target: str, lines: bytes, content_length: int) -> bytes:
+        """The head of a POST. lines: whole header lines, none of those that are written here: Host, Connection, the
+        node's own key, Content-Length. target: an absolute path of visible ASCII."""
+        start = self._starts.get(target) or self._start(target)
+        if not whole_lines(lines):
+            raise ValueError("these are not whole lines of one head")
+        return b"".join((start, lines, b"Content-Length: ", str(content_length).encode("ascii"), b"\r\n\r\n"))
 
-def request_head(endpoint: Endpoint, method: str, target: str, lines: bytes, content_length: int | None) -> bytes:
-    """The head of a request. lines: whole header lines, none of those that are written here: Host, Connection, the
-    node's own key, Content-Length (None: no body). target: an absolute path of visible ASCII."""
-    if not target.startswith("/") or " " in target or not (target.isascii() and target.isprintable()):
-        raise ValueError(f"not an absolute path of visible ASCII: {target!r}")
-    if lines and (not lines.endswith(b"\r\n") or b"\r\n\r\n" in lines):
-        raise ValueError("these are not whole lines of one head")
-    first = f"{method} {endpoint.base_path}{target} HTTP/1.1\r\n".encode("ascii")
-    last = b"\r\n" if content_length is None else f"Content-Length: {content_length}\r\n\r\n".encode("ascii")
-    return b"".join((first, endpoint.fixed_head, lines, last))
+    def _start(self, target: str) -> bytes:
+        if not target.startswith("/") or " " in target or not (target.isascii() and target.isprintable()):
+            raise ValueError(f"not an absolute path of visible ASCII: {target!r}")
+        start = f"POST {self._base_path}{target} HTTP/1.1\r\n".encode("ascii") + self._lines
+        if len(self._starts) < STARTS_MAX and len(target) <= TARGET_KEPT_MAX:
+            self._starts[target] = start
+        return start
 
 
-class Pool:
-    """The connections to one endpoint. The counters are for the operator's page; only this class writes them."""
-
-    __slots__ = (
-        "_connect_s",
-        "_dials",
-        "_idle",
-        "_idle_max",
-        "_idle_s",
-        "_timer",
-        "closed",
-        "dials",
-        "discarded",
-        "endpoint",
-        "loop",
-        "open",
-        "reuses",
-        "stale_retries",
-    )
+class Pool(Owner):
+    """The connections to one endpoint. idle_max may change; the counters are for the operator's page, and only this
+    class writes them. Compiled: see upstream.pxd."""
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         endpoint: Endpoint,
         *,
-        idle_max: int = IDLE_MAX,
+        idle_max: int = IDLE_MIN,
         idle_ns: int = IDLE_NS,
         connect_ns: int,
     ) -> None:
         self.loop = loop
         self.endpoint = endpoint
         self.closed = False
-        self._idle_max = idle_max
+        self.idle_max = idle_max
         self._idle_s = idle_ns / 1e9
         self._connect_s = connect_ns / 1e9
         self._idle: list[Connection] = []  # by idle_since, the oldest first
@@ -146,7 +141,7 @@ class Pool:
                 connection.begin(exchange, head, body, True)
                 return
             connection.drop()
-        self._dial(exchange, head, body, paused=False)
+        self._dial(exchange, head, body, False)
 
     def close(self) -> None:
         """Cuts what is idle. Exchanges under way go on; their connections are not kept, and nothing new is dialled."""
@@ -158,7 +153,7 @@ class Pool:
         for connection in idle:
             connection.drop()
 
-    def _dial(self, exchange: Exchange, head: bytes, body: bytes, *, paused: bool) -> None:
+    def _dial(self, exchange: Exchange, head: bytes, body: bytes, paused: bool) -> None:
         dial = Dial(self, exchange, head, body, paused)
         exchange.link = dial
         self._dials.add(dial)
@@ -171,7 +166,7 @@ class Pool:
         if self._idle:
             self._timer = self.loop.call_at(self._idle[0].idle_since + self._idle_s, self._expire)
 
-    # What a connection tells (upstream_connection.Owner)
+    # What a connection tells its owner
 
     def opened(self) -> None:
         self.open += 1
@@ -180,7 +175,7 @@ class Pool:
         self.open -= 1
 
     def keep(self, connection: Connection) -> bool:
-        if self.closed or len(self._idle) >= self._idle_max:
+        if self.closed or len(self._idle) >= self.idle_max:
             return False
         connection.idle_since = self.loop.time()
         self._idle.append(connection)
@@ -196,7 +191,7 @@ class Pool:
     def retry(self, exchange: Exchange, head: bytes, body: bytes, paused: bool) -> None:
         self.stale_retries += 1
         self.discarded += 1
-        self._dial(exchange, head, body, paused=paused)
+        self._dial(exchange, head, body, paused)
 
 
 class Dial:
@@ -245,7 +240,10 @@ class Dial:
             connection.drop()
         elif lost is not None:
             exchange.link = None
-            call_back(self._pool.loop, exchange.on_lost, lost)
+            try:
+                exchange.on_lost(lost)
+            except Exception as error:
+                raised(self._pool.loop, "on_lost", error)
         else:
             if self._paused:
                 connection.pause()

@@ -1,7 +1,19 @@
 # What is compiled of upstream_connection.py: the attributes of its class are C's, the code is the Python there.
 
+cdef bytes START, LENGTH, CODING, LINE_ENDS
+cdef int HEAD_MAX_BYTES, HEADERS_MAX, ONE_WRITE_BYTES
+
+cdef class Owner:
+    cdef readonly object loop
+
+    cpdef opened(self)
+    cpdef gone(self)
+    cpdef bint keep(self, Connection connection) except -1
+    cpdef distrust(self, Connection connection)
+    cpdef retry(self, exchange, bytes head, bytes body, bint paused)
+
 cdef class Connection:
-    cdef object _owner
+    cdef Owner _owner
     cdef readonly object _transport
     cdef object _parser
     cdef object _poller
@@ -35,6 +47,7 @@ cdef class Connection:
     cpdef drop(self)
     cdef _reset(self, bytes head, bytes body, bint reused)
     cdef _send_more(self)
+    cdef _tell_read(self, exchange)
     cdef _feed(self, bytes data)
     cdef _end(self, bint surplus)
     cdef _lose(self, kind, detail)

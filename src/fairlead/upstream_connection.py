@@ -20,11 +20,11 @@ from __future__ import annotations
 import asyncio
 import select
 import socket
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-from fairlead.upstream_exchange import Exchange, Kind, Lost, Phase, call_back
+from fairlead.upstream_exchange import Exchange, Kind, Lost, Phase, raised
 
 HEAD_MAX_BYTES: Final = 64 * 1024
 HEADERS_MAX: Final = 256
@@ -36,20 +36,34 @@ ONE_WRITE_BYTES: Final = 64 * 1024
 # Left alone, the kernel grows it to tcp_rmem's maximum (6 MiB and more) behind a client that reads slowly.
 RECEIVE_BUFFER_BYTES: Final = 256 * 1024
 START: Final = b"HTTP/1."
+LENGTH: Final = b"content-length"
+CODING: Final = b"transfer-encoding"
 LINE_ENDS: Final = b"\r\n"
 BODILESS: Final = (204, 304)
 
 
-class Owner(Protocol):
+class Owner:
     """What a connection needs of its pool."""
 
     loop: asyncio.AbstractEventLoop
 
-    def opened(self) -> None: ...
-    def gone(self) -> None: ...
-    def keep(self, connection: Connection) -> bool: ...
-    def distrust(self, connection: Connection) -> None: ...
-    def retry(self, exchange: Exchange, head: bytes, body: bytes, paused: bool) -> None: ...
+    def opened(self) -> None:
+        raise NotImplementedError
+
+    def gone(self) -> None:
+        raise NotImplementedError
+
+    def keep(self, connection: Connection) -> bool:
+        """Whether it is kept for the next exchange."""
+        raise NotImplementedError
+
+    def distrust(self, connection: Connection) -> None:
+        """Its node spoke unasked or left."""
+        raise NotImplementedError
+
+    def retry(self, exchange: Exchange, head: bytes, body: bytes, paused: bool) -> None:
+        """It was dead when the request was sent."""
+        raise NotImplementedError
 
 
 class Violation(Exception):
@@ -110,7 +124,10 @@ class Connection:
         self._reset(head, body, reused)
         self._exchange = exchange
         exchange.link = self
-        if not call_back(self._owner.loop, exchange.on_connected, reused):
+        try:
+            exchange.on_connected(reused)
+        except Exception as error:
+            raised(self._owner.loop, "on_connected", error)
             self._lose("internal", "on_connected raised")
         if self._exchange is not exchange:
             return
@@ -191,8 +208,15 @@ class Connection:
         if self._exchange is exchange:
             if self._complete:
                 self._end(surplus)
-            elif not call_back(self._owner.loop, exchange.on_read):
-                self._lose("internal", "a callback raised")
+            else:
+                self._tell_read(exchange)
+
+    def _tell_read(self, exchange: Exchange) -> None:
+        try:
+            exchange.on_read()
+        except Exception as error:
+            raised(self._owner.loop, "on_read", error)
+            self._lose("internal", "a callback raised")
 
     def _feed(self, data: bytes) -> None:
         if len(self._start) < len(START):
@@ -241,10 +265,10 @@ class Connection:
         if self._head_done:
             return  # a trailer
         self._headers.append((name, value))
-        lower = name.lower()
-        if lower == b"content-length":
+        size = len(name)
+        if size == len(LENGTH) and name.lower() == LENGTH:
             self._sized = True
-        elif lower == b"transfer-encoding":
+        elif size == len(CODING) and name.lower() == CODING:
             if self._sized or value.lower() != b"chunked" or self._parser.get_http_version() != "1.1":
                 raise Violation("a Transfer-Encoding other than one chunked in HTTP/1.1")
             self._sized = True
@@ -258,7 +282,8 @@ class Connection:
                 raise Violation(f"more than {CONTINUES_MAX} times 100 Continue")
             self._sized = False
             return
-        if not 200 <= status <= 599 or self._parser.get_http_version() not in ("1.0", "1.1"):
+        # Of the first head _feed has seen the version; llhttp lets 0.9 and 2.0 through behind a 100 Continue.
+        if not 200 <= status <= 599 or (self._continues and self._parser.get_http_version() not in ("1.0", "1.1")):
             raise Violation(f"status {status} or an unknown HTTP version")
         self._sized = self._sized or status in BODILESS
         self._head_done = True
@@ -286,7 +311,10 @@ class Connection:
             self._owner.distrust(self)
         if not (keep and self._owner.keep(self)):
             self.drop()
-        call_back(self._owner.loop, exchange.on_end)
+        try:
+            exchange.on_end()
+        except Exception as error:
+            raised(self._owner.loop, "on_end", error)
 
     def _lose(self, kind: Kind, detail: str) -> None:
         if self._exchange is None:
@@ -295,7 +323,10 @@ class Connection:
         phase: Phase = "body" if self._head_done else "send" if buffered and not self._start else "head"
         exchange = self._detach()
         self.drop()
-        call_back(self._owner.loop, exchange.on_lost, Lost(phase, kind, detail))
+        try:
+            exchange.on_lost(Lost(phase, kind, detail))
+        except Exception as error:
+            raised(self._owner.loop, "on_lost", error)
 
     def _detach(self) -> Exchange:
         exchange, self._exchange = self._exchange, None

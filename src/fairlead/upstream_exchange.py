@@ -13,8 +13,7 @@ back.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 Phase = Literal["connect", "send", "head", "body"]
 Kind = Literal["refused", "timeout", "reset", "eof", "protocol", "internal"]
@@ -56,11 +55,6 @@ class Exchange(Protocol):
     def on_lost(self, reason: Lost) -> None: ...
 
 
-def call_back(loop: asyncio.AbstractEventLoop, callback: Callable[..., None], *arguments: Any) -> bool:
-    """Calls the exchange; what it raises goes to the loop's exception handler. True if it returned."""
-    try:
-        callback(*arguments)
-    except Exception as error:
-        loop.call_exception_handler({"message": f"upstream: {callback.__qualname__} raised", "exception": error})
-        return False
-    return True
+def raised(loop: asyncio.AbstractEventLoop, callback: str, error: Exception) -> None:
+    """What a callback of an exchange has raised goes to the loop's exception handler."""
+    loop.call_exception_handler({"message": f"upstream: {callback} raised", "exception": error})

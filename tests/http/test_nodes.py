@@ -47,6 +47,20 @@ def test_slots_are_those_the_node_tells(no_leaks: Run) -> None:
     no_leaks(main)
 
 
+def test_a_connection_is_kept_for_each_slot_and_at_least_four(no_leaks: Run) -> None:
+    async def main() -> None:
+        async with routed([MockSettings(name="a", slots=7, ttft_ms=50, tokens=1)]) as rig:
+            for _ in range(2):
+                await asyncio.gather(*(rig.chat() for _ in range(7)))
+            assert described(rig, "a")["connections"] == {"open": 7, "idle": 7, "dials": 7}
+            node = rig.router.registry.nodes()[0]
+            node.set_slots(1)
+            await asyncio.gather(*(rig.chat() for _ in range(7)))
+            await rig.until(lambda: described(rig, "a")["connections"] == {"open": 4, "idle": 4, "dials": 7})
+
+    no_leaks(main)
+
+
 def test_load_is_polled_and_own_requests_are_not_others(no_leaks: Run) -> None:
     async def main() -> None:
         async with routed([MockSettings(name="a", slots=4, ttft_ms=400, tokens=1)]) as rig:

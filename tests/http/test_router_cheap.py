@@ -142,7 +142,7 @@ def test_a_node_that_is_removed_takes_no_more_of_them_and_its_successor_does(no_
             ((_, handle),) = registry.handles()
             running = [ask(rig) for _ in range(8)]
             await rig.until(lambda: rig.running() == 8)
-            config = registry.node(handle).config
+            config = registry.by_handle[handle].config
             removal = asyncio.ensure_future(registry.remove("raw"))
             waits = ask(rig)
             await rig.until(lambda: rig.waiting() == 1)

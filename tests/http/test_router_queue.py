@@ -214,7 +214,7 @@ def test_with_no_usable_node_requests_wait_for_no_node_wait(no_leaks: Run) -> No
         loop = asyncio.get_running_loop()
         settings = MockSettings(name="goes", slots=1, ttft_ms=1, token_ms=0, tokens=1)
         async with routed([settings], queue={"no_node_wait": "300ms"}) as rig:
-            node = rig.router.registry.node(next(iter(rig.router.registry.handles()))[1])
+            node = rig.router.registry.by_handle[next(iter(rig.router.registry.handles()))[1]]
             rig.router.registry.report_connect_failure(node)
             node.wake.clear()  # no probe until its period is over
             begun = loop.time()

@@ -182,7 +182,7 @@ def test_a_request_on_which_the_router_itself_failed(no_leaks: Run, tmp_path: Pa
     async def main() -> None:
         async with logged(tmp_path, [QUICK]) as (rig, log):
             asyncio.get_running_loop().set_exception_handler(lambda _, context: None)
-            rig.router.registry._by_handle.clear()
+            rig.router.registry.by_handle.clear()
             assert (await rig.chat()).status == 500
             (line,) = await log.after(rig, 1)
             assert picked(line, "outcome", "status", "error", "node") == ("failed", 500, "internal_error", None)

@@ -8,7 +8,7 @@ from typing import Any
 
 from raw_server import WAIT_S, RawServer
 
-from fairlead.upstream import Endpoint, Exchange, Lost, Pool, request_head
+from fairlead.upstream import Endpoint, Exchange, Lost, Pool
 
 SECOND_NS = 1_000_000_000
 
@@ -112,7 +112,7 @@ def pool_of(
 
 def begin(pool: Pool, body: bytes = b"{}", exchange: Recorder | None = None) -> Recorder:
     exchange = exchange or Recorder()
-    pool.send(request_head(pool.endpoint, "POST", "/v1/completions", b"", len(body)), body, exchange)
+    pool.send(pool.endpoint.request_head("/v1/completions", b"", len(body)), body, exchange)
     return exchange
 
 

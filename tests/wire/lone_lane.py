@@ -216,7 +216,7 @@ class LoneLane:
         settings = Settings()
         settings.loop = self.loop  # type: ignore[assignment]
         settings.now_ns = lambda: self.now_ns
-        settings.common = lambda: "Server: test\r\n"
+        settings.common = lambda: b"Server: test\r\n"
         settings.begin = self._begin
         settings.refusal = self._refusal
         settings.request_id = request_id_of

@@ -16,7 +16,7 @@ from fairlead.errors import ApiError
 
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 BIG = 1 << 20
-ANSWER = [("Content-Length", "2")]
+ANSWER = b"Content-Length: 2\r\n"
 
 
 def head_of(lane: LoneLane, at: int = 0) -> bytes:
@@ -207,7 +207,7 @@ STATES: dict[str, Callable[[LoneLane], None]] = {
     "call": lambda lane: lane.feed(POST),
     "call, surplus": lambda lane: lane.feed(POST + POST * 10),
     "call, discarding": lambda lane: lane.feed(POST, b"x" * 60_000, b"x" * 60_000, b"x" * 60_000),
-    "answering": lambda lane: (lane.feed(POST), lane.lane.head(200, ANSWER), lane.lane.flush()),
+    "answering": lambda lane: (lane.feed(POST), lane.lane.head(200, ANSWER, True), lane.lane.flush()),
     "call, blocked": lambda lane: (lane.feed(POST), lane.stuff()),
     "idle, blocked": lambda lane: (idle(lane), lane.stuff()),
     "waits": lambda lane: (idle(lane), lane.stuff(), lane.feed(POST)),
@@ -255,7 +255,7 @@ def test_whatever_ends_a_connection_everybody_is_told_once(state: str, blow: str
 def test_nothing_is_begun_on_a_connection_that_was_aborted() -> None:
     lane = LoneLane(answering=False)
     lane.feed(POST + POST)
-    lane.lane.head(200, ANSWER)
+    lane.lane.head(200, ANSWER, True)
     lane.lane.body(b"{}")
     lane.lane.abort()
     lane.lane.end()
@@ -267,7 +267,7 @@ def test_nothing_is_begun_on_a_connection_that_was_aborted() -> None:
 def test_nothing_comes_behind_an_answer_that_was_cut() -> None:
     lane = LoneLane(answering=False)
     lane.feed(POST + POST)
-    lane.lane.head(200, [])
+    lane.lane.head(200, b"", False)
     lane.lane.body(b"data: 1\n\n")
     lane.lane.cut(b"data: error\n\n")
     assert lane.plug.written.endswith(b"data: 1\n\ndata: error\n\n\r\n")

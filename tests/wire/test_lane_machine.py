@@ -100,7 +100,7 @@ class Connection:
     def answer_begins(self) -> None:
         sized = self.random.random() < 0.5
         self.answering = True
-        self.lane.head(200, [("Content-Length", "2")] if sized else [])
+        self.lane.head(200, b"Content-Length: 2\r\n" if sized else b"", sized)
         self.lane.body(b"ab")
         self.lane.flush()
 

@@ -11,8 +11,9 @@ cdef class Answer:
     cdef bint keep              # the connection is to take another request
     cdef bint chunked
 
-    cdef write_head(self, int status, list headers, bint last)
+    cdef write_head(self, int status, bytes lines, bint sized, bint last)
     cdef write_error(self, error)
+    cdef bytes encoded(self, int status, bytes lines, bytes framing)
     cdef write_end(self)
 
     cpdef flush(self)

@@ -7,13 +7,57 @@ in one write.
 
 from http import HTTPStatus
 
+from libc.stdint cimport int64_t
+
+cdef enum:
+    TIMING_MAX = 256       # bytes of a Server-Timing line: three numbers of at most 19 digits
+
 cdef frozenset BODILESS = frozenset((204, 304))
-cdef dict STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
+cdef dict STATUS_LINES = {
+    status.value: b"HTTP/1.1 %d %s\r\n" % (status.value, status.phrase.encode("ascii")) for status in HTTPStatus
+}
 
 
-cdef str status_line(int status):
+def server_timing(int64_t queue_ns, int64_t connect_ns, int64_t first_byte_ns):
+    """The line that tells milliseconds, as browsers' tools read them."""
+    cdef char line[TIMING_MAX]
+    cdef char *to = line
+    to = put_ms(put(to, b"Server-Timing: queue;dur="), queue_ns)
+    to = put_ms(put(to, b", connect;dur="), connect_ns)
+    to = put(put_ms(put(to, b", ttfb;dur="), first_byte_ns), b"\r\n")
+    return line[:to - line]
+
+
+cdef char *put(char *to, const char *text) noexcept:
+    while text[0]:
+        to[0] = text[0]
+        to += 1
+        text += 1
+    return to
+
+
+cdef char *put_ms(char *to, int64_t ns) noexcept:
+    """With one decimal."""
+    cdef char digits[20]
+    cdef int64_t tenths = ns // 100_000 if ns > 0 else 0
+    cdef int64_t whole = tenths // 10
+    cdef int count = 0
+    while whole or not count:
+        digits[count] = <char> (c"0" + whole % 10)
+        whole //= 10
+        count += 1
+    while count:
+        count -= 1
+        to[0] = digits[count]
+        to += 1
+    to[0] = c"."
+    to[1] = <char> (c"0" + tenths % 10)
+    return to + 2
+
+
+cdef bytes status_line(int status):
     line = STATUS_LINES.get(status)
-    return f"HTTP/1.1 {status} Unknown\r\n" if line is None else line
+    return b"HTTP/1.1 %d Unknown\r\n" % status if line is None else line
 
 
 cdef Py_ssize_t total(list pieces):
@@ -36,40 +80,34 @@ cdef class Answer:
         self.minor = 1
         self.keep = True
 
-    cdef write_head(self, int status, list headers, bint last):
-        """headers: (name, value) of what the node and the gateway say. last: the connection ends with this answer."""
-        cdef list lines = [status_line(status)]
-        cdef bint sized = status in BODILESS
-        for name, value in headers:
-            lines.append(f"{name}: {value}\r\n")
-            if name == "Content-Length":
-                sized = True
+    cdef write_head(self, int status, bytes lines, bint sized, bint last):
+        """lines: header lines, of what the node and the gateway say; sized: they say the body's length. last: the
+        connection ends with this answer."""
+        if status in BODILESS:
+            sized = True
         self.chunked = not sized and self.minor == 1
-        if self.chunked:
-            lines.append("Transfer-Encoding: chunked\r\n")
         if last or not (sized or self.chunked):
             self.keep = False
-        self.out.append(self.encoded(lines))
+        self.out.append(self.encoded(status, lines, b"Transfer-Encoding: chunked\r\n" if self.chunked else b""))
 
     cdef write_error(self, error):
         """The whole answer of an ApiError."""
         cdef bytes body = error.body(self.path)
-        cdef list lines = [status_line(error.status)]
-        for name, value in error.headers.items():
-            lines.append(f"{name}: {value}\r\n")
+        cdef list lines = [f"{name}: {value}\r\n" for name, value in error.headers.items()]
         lines.append(f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n")
-        self.transport.write(self.encoded(lines) + body)
+        self.transport.write(self.encoded(error.status, "".join(lines).encode("latin-1"), b"") + body)
 
-    def encoded(self, list lines not None):
+    cdef bytes encoded(self, int status, bytes lines, bytes framing):
         """A head, with what every answer has."""
-        lines.append(f"X-Request-Id: {self.request_id}\r\n")
-        lines.append(self.common())
+        cdef bytes end = b"\r\n"
         if not self.keep:
-            lines.append("Connection: close\r\n")
+            end = b"Connection: close\r\n\r\n"
         elif self.minor == 0:
-            lines.append("Connection: keep-alive\r\n")
-        lines.append("\r\n")
-        return "".join(lines).encode("latin-1")
+            end = b"Connection: keep-alive\r\n\r\n"
+        return b"".join((
+            status_line(status), lines, framing, b"X-Request-Id: ", self.request_id.encode("latin-1"), b"\r\n",
+            self.common(), end,
+        ))
 
     def body(self, bytes data not None):
         """Bytes of the body, to be written with the next flush."""

@@ -6,6 +6,8 @@ refused.
 
 from collections.abc import Mapping
 
+from libc.string cimport memchr
+
 cdef enum:
     NAMES_MAX = 1024       # spellings of header names that are remembered
     NAME_MAX = 64          # bytes of such a name
@@ -109,6 +111,19 @@ cdef class Headers:
 
 
 Mapping.register(Headers)
+
+
+def whole_lines(bytes text not None):
+    """Whether it is header lines of one head, each whole, or nothing; what a line says is not looked at."""
+    cdef const char *at = text
+    cdef const char *end = at + len(text)
+    cdef const char *stop
+    while at < end:
+        stop = <const char *> memchr(at, c"\r", end - at)
+        if stop == NULL or stop == at or stop[1] != c"\n":  # behind the end of a bytes object there is a NUL
+            return False
+        at = stop + 2
+    return True
 
 
 cdef str decoded(bytes value):

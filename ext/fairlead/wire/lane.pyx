@@ -292,8 +292,8 @@ cdef class Lane(Patience):
 
     # The answer (fairlead.call.Carrier) ------------------------------------------------------------
 
-    def head(self, int status, list headers not None):
-        self.write_head(status, headers, self.discarding or self.settings.draining)
+    def head(self, int status, bytes lines not None, bint sized):
+        self.write_head(status, lines, sized, self.discarding or self.settings.draining)
 
     def end(self):
         self.write_end()

@@ -20,7 +20,7 @@ class Settings:
 
     loop: asyncio.AbstractEventLoop
     now_ns: Callable[[], int]
-    common: Callable[[], str]
+    common: Callable[[], bytes]
     begin: Callable[[Inbound, Lane], Any]
     refusal: Callable[[str, str, str, str], Exception]
     request_id: Callable[[Headers], str]
