@@ -87,7 +87,7 @@ class Endpoint:
         start = self._starts.get(target) or self._start(target)
         if not whole_lines(lines):
             raise ValueError("these are not whole lines of one head")
-        return b"".join((start, lines, b"Content-Length: ", str(content_length).encode("ascii"), b"\r\n\r\n"))
+        return b"".join((start, lines, f"Content-Length: {content_length}\r\n\r\n".encode("ascii")))
 
     def _start(self, target: str) -> bytes:
         if not target.startswith("/") or " " in target or not (target.isascii() and target.isprintable()):

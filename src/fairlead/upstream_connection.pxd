@@ -20,8 +20,8 @@ cdef class Connection:
     cdef object _exchange
     cdef bytes _head
     cdef bytes _body
-    cdef bytes _start
     cdef list _headers
+    cdef Py_ssize_t _started
     cdef Py_ssize_t _unsent
     cdef Py_ssize_t _header_bytes
     cdef Py_ssize_t _overhead
@@ -49,6 +49,7 @@ cdef class Connection:
     cdef _send_more(self)
     cdef _tell_read(self, exchange)
     cdef _feed(self, bytes data)
+    cdef _look_at_start(self, bytes data)
     cdef _end(self, bint surplus)
     cdef _lose(self, kind, detail)
     cdef _detach(self)

@@ -95,7 +95,7 @@ class Connection:
         self._body = body
         self._unsent = len(body)
         self._reused = reused
-        self._start = b""  # the first bytes of the answer, up to len(START)
+        self._started = 0  # bytes of START that have come
         self._headers: list[tuple[bytes, bytes]] = []
         self._header_count = 0
         self._header_bytes = 0
@@ -219,10 +219,8 @@ class Connection:
             self._lose("internal", "a callback raised")
 
     def _feed(self, data: bytes) -> None:
-        if len(self._start) < len(START):
-            self._start += data[: len(START) - len(self._start)]
-            if not START.startswith(self._start):
-                raise Violation("not an HTTP/1 answer")
+        if self._started < len(START):
+            self._look_at_start(data)
             if not self._unsent:
                 self._head = self._body = b""  # no retry from here on; the sender may have let go of its body too
         self._overhead += len(data)
@@ -237,6 +235,14 @@ class Connection:
         feed(data)
         if self._overhead > HEAD_MAX_BYTES:
             raise Violation(f"more than {HEAD_MAX_BYTES} bytes of head, chunk extensions or trailers")
+
+    def _look_at_start(self, data: bytes) -> None:
+        for byte in data:
+            self._started += 1
+            if byte != START[self._started - 1]:
+                raise Violation("not an HTTP/1 answer")
+            if self._started == len(START):
+                break
 
     def eof_received(self) -> None:
         if self._exchange is not None and self._head_done and not self._sized and not self._complete:
@@ -320,7 +326,7 @@ class Connection:
         if self._exchange is None:
             return
         buffered = self._unsent or (not self._transport.is_closing() and self._transport.get_write_buffer_size())
-        phase: Phase = "body" if self._head_done else "send" if buffered and not self._start else "head"
+        phase: Phase = "body" if self._head_done else "send" if buffered and not self._started else "head"
         exchange = self._detach()
         self.drop()
         try:
@@ -338,7 +344,7 @@ class Connection:
     def _node_left(self, kind: Kind, detail: str) -> None:
         if self._exchange is None:
             self._idle_noise(kind, detail)
-        elif self._reused and not self._start:
+        elif self._reused and not self._started:
             head, body = self._head, self._body
             exchange = self._detach()
             self.drop()

@@ -150,6 +150,31 @@ def test_a_large_body_waits_in_slices_and_arrives_whole(no_leaks: Runs) -> None:
     no_leaks(main)
 
 
+@pytest.mark.parametrize(("noise", "loss"), [(b"noise", ("head", "protocol")), (b"", ("send", "eof"))])
+def test_a_node_that_has_said_anything_was_lost_at_its_head_however_much_was_to_be_sent(
+    no_leaks: Runs, noise: bytes, loss: tuple[str, str]
+) -> None:
+    async def main() -> None:
+        async def script(peer: Peer) -> None:
+            await peer.head()
+            peer.transport.pause_reading()
+            if noise:
+                await peer.send(noise)
+            else:
+                peer.transport.write_eof()
+            await told.wait()
+
+        told = asyncio.Event()
+        async with RawServer(script) as server:
+            pool = pool_of(server)
+            exchange = await ask(pool, bytes(8 * MIB))
+            assert exchange.loss == loss
+            told.set()
+            await settled(pool)
+
+    no_leaks(main)
+
+
 @pytest.mark.parametrize("size", [8 * MIB, 32 * MIB])
 def test_an_answer_that_comes_before_the_request_is_out_is_delivered_and_the_connection_not_kept(
     no_leaks: Runs, size: int
