@@ -1,5 +1,8 @@
 # What is compiled of driver.py: the attributes of its classes are C's, the code is the Python there.
 
+cimport cython
+
+from fairlead.places cimport Places
 from fairlead.ticket cimport Ticket
 from libc.stdint cimport int64_t
 
@@ -7,7 +10,7 @@ cdef class Driver:
     cdef readonly object now_ns
     cdef readonly object _loop
     cdef readonly object _scheduler
-    cdef readonly object _places
+    cdef readonly Places _places
     cdef readonly dict _tickets
     cdef readonly object _timers
     cdef set _due
@@ -22,6 +25,8 @@ cdef class Driver:
     cpdef int64_t submit(self, Ticket ticket) except? 0x5eed
     cpdef bint cancel(self, Ticket ticket) except -1
     cpdef bint finish(self, Ticket ticket, int outcome, int64_t cost) except -1
+    @cython.locals(its_pool=int64_t, place=int64_t)
+    cpdef tuple find_place(self, int64_t pool, int tier, str team, bint cheap)
     cpdef set_timer(self, Ticket ticket, int64_t at_ns)
     cpdef _pump(self, int64_t now_ns)
     cpdef _tell(self, list decisions, int64_t now_ns)

@@ -1,1 +1,5 @@
-# headers.py is on the way of each request, so it is compiled, as it is.
+# What is compiled of headers.py: what is asked of each request is a function of C's, the code is the Python there.
+
+from fairlead.wire.headers cimport Headers
+
+cpdef bytes for_node(Headers headers, str request_id)

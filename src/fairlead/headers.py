@@ -38,8 +38,7 @@ _VISIBLE: Final = re.compile(r"[\t\x20-\x7e]*")
 
 def for_node(headers: Headers, request_id: str) -> bytes:
     """What a node is told, as lines of a head, but for what request_head writes: framing, Host, the node's own key."""
-    ours = f"Accept-Encoding: identity\r\n{REQUEST_ID}: {request_id}\r\n"
-    return headers.lines(_TO_NODE, _OPENAI) + ours.encode("ascii")
+    return headers.lines(_TO_NODE, _OPENAI, f"Accept-Encoding: identity\r\n{REQUEST_ID}: {request_id}\r\n")
 
 
 class NodeHead(NamedTuple):

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 from fairlead.driver import Driver
 
@@ -39,8 +39,9 @@ class Pools:
         self._nodes_of: dict[int, frozenset[int]] = {}  # pool -> handles of its nodes
         self._leaving: set[int] = set()  # pools without a model, with requests that still run
 
-    def pool_of(self, offer: Offer) -> int | None:
-        return self._pool_of.get(offer)
+    def pool_of(self, model: str, path: str = "") -> int | None:
+        """path: one of a node's own, or "" for those that every node has."""
+        return self._pool_of.get(cast(Offer, (model, path)))  # which compares like one, and is made faster
 
     def models_of(self, pool: int) -> list[str]:
         return sorted({offer.model for offer in self._offers_of(pool)})

@@ -9,7 +9,7 @@ import pytest
 
 from fairlead.core.scheduler import COMPLETED, NEVER, UP, Scheduler
 from fairlead.driver import Driver
-from fairlead.pools import UNOFFERED_MAX, Offer, Pools
+from fairlead.pools import UNOFFERED_MAX, Pools
 from fairlead.ticket import Ticket
 
 
@@ -47,7 +47,7 @@ class Lab:
         self.scheduler.check()
 
     def pool(self, model: str, path: str = "") -> int:
-        pool = self.pools.pool_of(Offer(model, path))
+        pool = self.pools.pool_of(model, path)
         assert pool is not None
         return pool
 
@@ -70,7 +70,7 @@ def test_models_of_the_same_nodes_share_a_pool_and_no_others(loop: asyncio.Abstr
     lab.offer("ab", "abc", "c")
     assert lab.pool("a") == lab.pool("b") != lab.pool("c")
     assert lab.driver.pool_numbers(lab.pool("a"))["nodes"] == 2
-    assert lab.pools.pool_of(Offer("d")) is None
+    assert lab.pools.pool_of("d") is None
     assert lab.moved == []
 
 
@@ -131,7 +131,7 @@ def test_unlisted_models_are_bounded(loop: asyncio.AbstractEventLoop) -> None:
     lab = Lab(loop, nodes=1)
     for number in range(UNOFFERED_MAX + 10):
         lab.pools.rebuild([(lab.nodes[0], [f"m{number}"], ())])
-    known = [number for number in range(UNOFFERED_MAX + 10) if lab.pools.pool_of(Offer(f"m{number}")) is not None]
+    known = [number for number in range(UNOFFERED_MAX + 10) if lab.pools.pool_of(f"m{number}") is not None]
     assert len(known) == UNOFFERED_MAX + 1
     assert len(lab.driver.pools()) == 2
 
@@ -141,7 +141,7 @@ def test_a_path_of_a_node_s_own_makes_a_pool_of_its_own_only_where_it_differs(lo
     lab.offer("a", "ab", "b", paths=("", "/x", "/x"))
     assert lab.pool("b", "/x") == lab.pool("b")
     assert len({lab.pool("a"), lab.pool("a", "/x"), lab.pool("b")}) == 3
-    assert lab.pools.pool_of(Offer("a", "/y")) is None
+    assert lab.pools.pool_of("a", "/y") is None
     assert lab.runs_on("a", "/x") == 1
     assert lab.runs_on("a") == 0
     before = lab.pool("a", "/x")
@@ -157,7 +157,7 @@ def test_without_room_for_a_pool_a_model_keeps_the_one_it_has(loop: asyncio.Abst
     lab.offer("ab", "b")
     assert lab.pool("a") == lab.pool("b") == pool
     lab.offer("ab", "c")
-    assert lab.pools.pool_of(Offer("c")) is None
+    assert lab.pools.pool_of("c") is None
 
 
 def test_a_pool_that_was_left_makes_room_once_its_last_request_has_ended(loop: asyncio.AbstractEventLoop) -> None:
