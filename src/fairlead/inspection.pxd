@@ -2,6 +2,7 @@
 
 cimport cython
 
+from fairlead.wire.jsonscan cimport count_keys
 from libc.stdint cimport int64_t
 
 cdef class Facts:

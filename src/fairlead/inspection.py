@@ -21,7 +21,7 @@ from orjson import JSONDecodeError, loads
 from fairlead.errors import ApiError
 from fairlead.multipart import form_fields, is_multipart
 from fairlead.strict import shown
-from fairlead.wire.jsonscan import top_level_keys
+from fairlead.wire.jsonscan import count_keys, top_level_keys
 
 COMPLETIONS_PATH: Final = "/v1/completions"
 FORM_PATH: Final = "/v1/audio/transcriptions"
@@ -146,8 +146,8 @@ def _parse_object(body: bytes) -> dict[str, Any]:
         raise ApiError("invalid_json", f"the body is not valid JSON: {error.msg} at character {error.pos}") from None
     if not isinstance(fields, dict):
         raise ApiError("invalid_json", "the body must be a JSON object with a `model`")
-    keys = top_level_keys(body)
-    if len(keys) != len(fields):
+    if count_keys(body) != len(fields):
+        keys = top_level_keys(body)
         counts = Counter(loads(b'"%b"' % key).encode() if b"\\" in key else key for key in keys)
         for key in _KEYS_READ:
             if counts[key] > 1:

@@ -82,6 +82,7 @@ class Registry:
         self._driver = driver
         self._health = config.health
         self._pools = Pools(driver, lambda offer, pool: self.moved(*offer, pool))
+        self.pool_of = self._pools.pool_of
         self._nodes: dict[str, Node] = {}
         self._by_handle: dict[int, Node] = {}
         self._contexts: dict[str, int | None] = {}  # by model; filled as it is asked for
@@ -89,10 +90,6 @@ class Registry:
         self._ssl: ssl.SSLContext | None = None
 
     # What a request asks -------------------------------------------------------------------------
-
-    def pool_of(self, model: str, path: str = "") -> int | None:
-        """path: one of a node's own, or "" for those that every node has."""
-        return self._pools.pool_of(model, path)
 
     def context_of(self, model: str) -> int | None:
         """Tokens that fit into a sequence of the model, where it has the most room; None: a node does not tell."""

@@ -38,6 +38,7 @@ def digits(text: str, low: int, high: int) -> int | None:
 def one_header(headers: Headers, key: str, name: str) -> str | None:
     """The value of the header of that name and key, or None. Given twice it is refused: two readers would not agree on
     which one counts."""
-    if headers.is_repeated(key):
+    value = headers.value(key)
+    if value is not None and headers.is_repeated(key):
         raise ApiError("invalid_header", f"the header {name} is given more than once: send it once", param=name)
-    return headers.value(key)
+    return value

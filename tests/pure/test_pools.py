@@ -37,7 +37,7 @@ class Lab:
         for node in self.nodes:
             self.driver.set_node_state(node, UP)
         self.moved: list[tuple[str, int]] = []
-        self.pools = Pools(self.driver, lambda offer, pool: self.moved.append((offer.model + offer.path, pool)))
+        self.pools = Pools(self.driver, lambda offer, pool: self.moved.append(("".join(offer), pool)))
 
     def offer(self, *models: str, paths: tuple[str, ...] = ()) -> None:
         """models[i]: what node i lists, one letter a model; paths[i]: a path of its own, or ""."""

@@ -1,7 +1,8 @@
 """Header lines, in both directions; see headers.pyx."""
 
 cdef class Name:
-    cdef str spelt
+    cdef bytes sent
+    cdef str spelt             # the same as text
     cdef str key               # in lower case; of all spellings of a name the same object
     cdef bytes line            # as a line begins
     cdef bint once             # there may be one

@@ -6,11 +6,14 @@ refused.
 
 from sys import intern
 
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from libc.stdint cimport uint32_t
+
 cdef enum:
-    NAMES_MAX = 1024       # spellings of header names that are remembered
+    KEPT_MAX = 1024        # names as they were sent; a power of two
     NAME_MAX = 64          # bytes of such a name
 
-cdef dict NAMES = {}       # by the name as it was sent
+cdef list kept = [None] * KEPT_MAX  # each in the one place that its bytes say: who finds another there takes it
 # Two of these would be two opinions.
 cdef frozenset ONCE = frozenset((
     "content-length", "content-location", "content-range", "content-type", "etag", "host", "max-forwards", "server",
@@ -37,15 +40,23 @@ cdef class Name:
 
 
 cdef Name name_of(bytes sent):
-    cdef Name name = <Name> NAMES.get(sent)
-    if name is None:
+    cdef const unsigned char *text = <const unsigned char *> PyBytes_AS_STRING(sent)
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(sent), i
+    cdef uint32_t place = 2166136261  # FNV-1a
+    cdef Name name
+    for i in range(size):
+        place = (place ^ text[i]) * 16777619
+    place = (place ^ (place >> 16)) & (KEPT_MAX - 1)
+    name = kept[place]
+    if name is None or name.sent != sent:
         name = Name.__new__(Name)
+        name.sent = sent
         name.spelt = sent.decode("ascii")
         name.key = key_of(name.spelt)
         name.line = sent + b": "
         name.once = name.key in ONCE
-        if len(sent) <= NAME_MAX and len(NAMES) < NAMES_MAX:
-            NAMES[sent] = name
+        if size <= NAME_MAX:
+            kept[place] = name
     return name
 
 

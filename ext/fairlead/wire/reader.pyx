@@ -37,7 +37,7 @@ cdef enum:
 
 cdef const char *BLANK_LINE = b"\r\n\r\n"
 cdef const char *LINE_END = b"\r\n"
-cdef const char *HOST_SIGNS = b"._~%!$&'()*+,;=:[]-0123456789"  # and letters
+cdef const char *HOST_SIGNS = b"._~%!$&'()*+,;=:[]-"  # and letters and digits
 cdef str HOST = key_of("Host")
 cdef str TRANSFER_ENCODING = key_of("Transfer-Encoding")
 cdef str CONTENT_LENGTH = key_of("Content-Length")
@@ -301,7 +301,7 @@ cdef bint is_host(bytes text) noexcept:
     cdef unsigned char byte
     for byte in text:
         # strchr finds the end of its text, too.
-        if not (65 <= (byte & 0xdf) <= 90 or (byte and strchr(HOST_SIGNS, byte) != NULL)):
+        if not (65 <= (byte & 0xdf) <= 90 or 48 <= byte <= 57 or (byte and strchr(HOST_SIGNS, byte) != NULL)):
             return False
     return True
 
