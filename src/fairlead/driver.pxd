@@ -25,7 +25,7 @@ cdef class Driver:
     cpdef int64_t submit(self, Ticket ticket) except? 0x5eed
     cpdef bint cancel(self, Ticket ticket) except -1
     cpdef bint finish(self, Ticket ticket, int outcome, int64_t cost) except -1
-    @cython.locals(its_pool=int64_t, place=int64_t)
+    @cython.locals(found=tuple)
     cpdef tuple find_place(self, int64_t pool, int tier, str team, bint cheap)
     cpdef set_timer(self, Ticket ticket, int64_t at_ns)
     cpdef _pump(self, int64_t now_ns)

@@ -170,10 +170,10 @@ class Driver:
     def find_place(self, pool: int, tier: int, team: str | None, cheap: bool) -> tuple[int, int]:
         """(pool, place) of a request of a model in that pool. Raises NoRoom."""
         now_ns = self.now_ns()
-        its_pool, place = self._places.find(now_ns, pool, tier, team, cheap)
-        if its_pool not in self._rates:
-            self._rates[its_pool] = DrainRate(now_ns)
-        return its_pool, place
+        found = self._places.find(now_ns, pool, tier, team, cheap)
+        if found[0] not in self._rates:
+            self._rates[found[0]] = DrainRate(now_ns)
+        return found
 
     def add_node(self, slots: int) -> int:
         return self._places.add_node(self.now_ns(), slots)

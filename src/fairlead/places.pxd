@@ -15,7 +15,7 @@ cdef class Places:
     cdef dict _first_nodes
     cdef dict _pools_of
 
-    cdef (int64_t, int64_t) find(self, int64_t now_ns, int64_t pool, int tier, str team, bint cheap) except *
+    cpdef tuple find(self, int64_t now_ns, int64_t pool, int tier, str team, bint cheap)
     cpdef uint64_t core_user(self, int64_t pool, uint64_t user) except? 0x5eed
     cdef int64_t _make_twin(self, int64_t now_ns, int64_t pool) except -1
     cdef int64_t _place(self, int64_t now_ns, int64_t pool, int tier, str team) except -1
