@@ -258,6 +258,10 @@ class Load:
         while self._generator.counts()["flowing"] < flowing and time.monotonic() < until:
             self._generator.run(STEP_S)
 
+    def counts(self) -> dict[str, Any]:
+        """Since run began, and what has ended after it; see Generator.counts."""
+        return self._generator.counts()
+
     def finish(self, seconds: float) -> int:
         """Ask no more, wait for what is under way; gives how many answers did not come in time."""
         return self._generator.finish(seconds)

@@ -30,6 +30,7 @@ from fairlead.effective import address_text
 from fairlead.identity import Identity
 from fairlead.mocknode import MockNode, MockSettings, serving
 from fairlead.serve import AddressTaken, Signals, example, local_url, start, started, unless
+from fairlead.wire.headers import Headers
 
 MODEL: Final = "demo"
 NODES: Final = (
@@ -214,7 +215,7 @@ async def demo(signals: Signals, overrides: dict[str, Any], seconds: float | Non
         stack.push_async_callback(router.stop, GRACE_S)
         identity = Identity(config)
         people = [
-            Person(name, clients, identity.user({"X-User-Id": name}, "127.0.0.1", None).key)
+            Person(name, clients, identity.user(Headers([("X-User-Id", name)]), "127.0.0.1", None).key)
             for name, clients in APPETITES.items()
         ]
         screen = Screen(router, people, config.queue.policy)

@@ -2,6 +2,7 @@
 
 cimport cython
 
+from fairlead.places cimport Places
 from fairlead.rate cimport DrainRate
 from fairlead.ticket cimport Ticket
 from libc.stdint cimport int64_t
@@ -10,7 +11,7 @@ cdef class Driver:
     cdef readonly object now_ns
     cdef readonly object _loop
     cdef readonly object _scheduler
-    cdef readonly object _places
+    cdef readonly Places _places
     cdef readonly dict _tickets
     cdef readonly object _timers
     cdef set _due
@@ -26,6 +27,8 @@ cdef class Driver:
     cpdef bint cancel(self, Ticket ticket) except -1
     @cython.locals(rate=DrainRate)
     cpdef bint finish(self, Ticket ticket, int outcome, int64_t cost) except -1
+    @cython.locals(found=tuple)
+    cpdef tuple find_place(self, int64_t pool, int tier, str team, bint cheap)
     cpdef set_timer(self, Ticket ticket, int64_t at_ns)
     cpdef _pump(self, int64_t now_ns)
     @cython.locals(ticket=Ticket, dispatched=Ticket, rate=DrainRate)

@@ -11,23 +11,26 @@ import logging
 import re
 from typing import Final, Protocol
 
-from fairlead import headers, policy
+from fairlead import policy
 from fairlead.call import Call, Carrier, Nodes, Outgoing, Surroundings
 from fairlead.config import Config
 from fairlead.core.scheduler import BYTES_FULL, NEVER_WAIT, USER_QUEUE_FULL
 from fairlead.driver import Driver
 from fairlead.errors import ApiError
+from fairlead.headers import for_node, place_headers, retry_headers
 from fairlead.identity import Identity
-from fairlead.inspection import CHEAP_PATHS, INFERENCE_PATHS, inspect
+from fairlead.inspection import CHEAP_PATHS, INFERENCE_PATHS, JSON_PATHS, inspect
 from fairlead.metrics import Meter
 from fairlead.places import NoRoom
 from fairlead.strict import shown
+from fairlead.wire.headers import key_of
 from fairlead.wire.lane import Inbound
 
 __all__ = ["Call", "Carrier", "Gateway"]
 
 log = logging.getLogger(__name__)
 
+_CONTENT_TYPE: Final = key_of("Content-Type")
 _QUERY: Final = re.compile(r"[!-~]*")
 
 
@@ -49,6 +52,8 @@ class Gateway:
         self._nodes = nodes
         self._meter = meter
         self._identity = Identity(config)
+        self._terms = policy.Terms(config)
+        self._width_max = config.limits.width
         by_token = config.queue.policy == policy.TOKEN_POLICY
         self._prices = policy.TokenPrices(config.queue.prices) if by_token else None
         self._reads = meter.log is not None  # tokens, for the log, where they are not read for the price
@@ -137,26 +142,26 @@ class Gateway:
     def _call(self, request: Inbound, carrier: Carrier) -> Call:
         if self.draining:
             raise self._draining_error()
-        config, now_ns = self._config, self._driver.now_ns()
-        deadline_ns, never_wait, total_deadline_ns = policy.deadlines(request.headers, now_ns, config)
-        if not _QUERY.fullmatch(request.query):
+        now_ns, headers, path = self._driver.now_ns(), request.headers, request.path
+        deadline_ns, never_wait, total_deadline_ns = self._terms.deadlines(headers, now_ns)
+        if request.query and not _QUERY.fullmatch(request.query):
             raise ApiError("invalid_value", "the query string must be visible ASCII: percent-encode it")
-        content_type = request.headers.get("Content-Type", "")
+        content_type = "" if path in JSON_PATHS else headers.value(_CONTENT_TYPE) or ""
         reads = self._reads or self._prices is not None
-        facts = inspect(request.path, content_type, request.body, config.limits.width, count_text=reads)
-        pool = self._nodes.pool_of(facts.model, _own_path(request.path))
+        facts = inspect(path, content_type, request.body, self._width_max, reads)
+        pool = self._nodes.pool_of(facts.model, _own_path(path))
         if pool is None:
-            raise self.unknown(facts.model, request.path)
-        user = self._identity.user(request.headers, request.peer_ip, facts.body_user)
-        tier = policy.tier(request.headers, user)
-        target = f"{request.path}?{request.query}" if request.query else request.path
-        passed = headers.for_node(request.headers, request.request_id)
-        outgoing = Outgoing(request.request_id, request.path, target, passed, request.body, facts.model, facts.stream)
+            raise self.unknown(facts.model, path)
+        user = self._identity.user(headers, request.peer_ip, facts.body_user)
+        tier = self._terms.tier(headers, user)
+        target = f"{path}?{request.query}" if request.query else path
+        passed = for_node(headers, request.request_id)
+        outgoing = Outgoing(request.request_id, path, target, passed, request.body, facts.model, facts.stream)
         call = Call(self._surroundings, carrier, outgoing, now_ns)
         call.tier, call.team = tier, user.team
         call.pool, call.place = self._find_place(pool, call)
         call.user, call.user_name = user.key, user.name
-        call.weight = policy.weight(config.queue.policy, user)
+        call.weight = self._terms.weight(user)
         call.cost = call.width = facts.width
         if self._prices is not None:
             call.bill = self._prices.bill(user.key, facts, self._nodes.context_of(facts.model))
@@ -176,7 +181,7 @@ class Gateway:
         try:
             return self._driver.find_place(pool, call.tier, call.team, call.outgoing.path in CHEAP_PATHS)
         except NoRoom as error:
-            soon = headers.retry_headers(self._driver.retry_soon_ms())
+            soon = retry_headers(self._driver.retry_soon_ms())
             message = f"more teams have requests than there is room for ({error}): try again soon"
             raise ApiError("overloaded", message, headers=soon) from None
 
@@ -184,7 +189,7 @@ class Gateway:
         """Why no node can be asked for the model. path: "" if it is asked after by itself."""
         at = f" at {shown(path)}" if _own_path(path) else ""
         if self._nodes.any_never_answered:
-            soon = headers.retry_headers(self._driver.retry_soon_ms())
+            soon = retry_headers(self._driver.retry_soon_ms())
             message = (
                 f"no node offers the model {shown(model)}{at} yet, but not every node has answered: try again soon"
             )
@@ -197,7 +202,7 @@ class Gateway:
 
     def _draining_error(self) -> ApiError:
         message = "the router is shutting down: send the request again, another instance or the next one will take it"
-        return ApiError("draining", message, headers=headers.retry_headers(self._driver.retry_soon_ms()))
+        return ApiError("draining", message, headers=retry_headers(self._driver.retry_soon_ms()))
 
     # At the queue's door -------------------------------------------------------------------------
 
@@ -229,8 +234,8 @@ class Gateway:
     def _full(self, call: Call, code: str, message: str) -> ApiError:
         driver, pool = self._driver, call.pool
         position = call.position or driver.position_refused(call)
-        told = headers.retry_headers(driver.retry_after_ms(pool, position))
-        told |= headers.place_headers(position, driver.estimated_wait_s(pool, position))
+        told = retry_headers(driver.retry_after_ms(pool, position))
+        told |= place_headers(position, driver.estimated_wait_s(pool, position))
         return ApiError(code, f"{message}: come back after Retry-After", headers=told)
 
 

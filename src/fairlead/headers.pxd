@@ -2,6 +2,7 @@
 
 cimport cython
 
+from fairlead.wire.headers cimport Headers
 from libc.stdint cimport int64_t
 
 cdef class NodeHead:
@@ -40,3 +41,5 @@ cdef Known _know(bytes raw_name, Py_ssize_t value_bytes)
     sized=bint, event_stream=bint, encoded=bint, cache_control=bint,
 )
 cpdef NodeHead for_client(list raw)
+
+cpdef bytes for_node(Headers headers, str request_id)

@@ -40,8 +40,7 @@ _DIRECT: Final = b"X-Queue-Status: direct\r\n"
 
 def for_node(headers: Headers, request_id: str) -> bytes:
     """What a node is told, as lines of a head, but for what request_head writes: framing, Host, the node's own key."""
-    ours = f"Accept-Encoding: identity\r\n{REQUEST_ID}: {request_id}\r\n"
-    return headers.lines(_TO_NODE, _OPENAI) + ours.encode("ascii")
+    return headers.lines(_TO_NODE, _OPENAI, f"Accept-Encoding: identity\r\n{REQUEST_ID}: {request_id}\r\n")
 
 
 class NodeHead:

@@ -16,12 +16,12 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Final
 
-import orjson
+from orjson import JSONDecodeError, loads
 
 from fairlead.errors import ApiError
 from fairlead.multipart import form_fields, is_multipart
 from fairlead.strict import shown
-from fairlead.wire.jsonscan import top_level_keys
+from fairlead.wire.jsonscan import count_keys, top_level_keys
 
 COMPLETIONS_PATH: Final = "/v1/completions"
 FORM_PATH: Final = "/v1/audio/transcriptions"
@@ -67,7 +67,7 @@ _FORM_FIELDS: Final = frozenset({"model", "stream"})
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
-@dataclass(slots=True)
+@dataclass
 class Facts:
     """width: sequences that the request makes an engine run at once; max_tokens: None if the client set none.
 
@@ -85,7 +85,7 @@ class Facts:
     text_bytes: int = 0
 
 
-def inspect(path: str, content_type: str, body: bytes, width_max: int, *, count_text: bool = False) -> Facts:
+def inspect(path: str, content_type: str, body: bytes, width_max: int, count_text: bool = False) -> Facts:
     """Facts of a POST to an inference path. Raises ApiError: invalid_json, missing_model, duplicate_key,
     invalid_value, invalid_header (a form without a usable boundary).
 
@@ -102,21 +102,20 @@ def inspect(path: str, content_type: str, body: bytes, width_max: int, *, count_
     elif count_text and max_tokens is None:
         max_tokens = _output_limit(fields.get("max_output_tokens"))
     user = fields.get("user")
-    return Facts(
-        path=path,
-        model=_model(fields.get("model")),
-        stream=_stream(fields.get("stream")),
-        width=_width(path, fields, width_max),
-        max_tokens=max_tokens,
-        body_user=user if isinstance(user, str) else None,
-        size_bytes=len(body),
-        text_bytes=sum(_text_bytes(fields.get(key), 0) for key in _TEXT_KEYS) if count_text else 0,
-    )
+    model, stream = _model(fields.get("model")), _stream(fields.get("stream"))
+    width = _width(path, fields, width_max)
+    text_bytes = _read_bytes(fields) if count_text else 0
+    body_user = user if isinstance(user, str) else None
+    return Facts(path, model, stream, width, max_tokens, body_user, len(body), text_bytes)
 
 
 def _output_limit(value: object) -> int | None:
     """For an estimate only, so that what no engine would take is no reason to refuse."""
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= TOKENS_MAX else None
+
+
+def _read_bytes(fields: dict[str, Any]) -> int:
+    return sum(_text_bytes(fields.get(key), 0) for key in _TEXT_KEYS)
 
 
 def _text_bytes(value: object, depth: int) -> int:
@@ -142,14 +141,14 @@ def check_content_encoding(value: str | None) -> None:
 
 def _parse_object(body: bytes) -> dict[str, Any]:
     try:
-        fields = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
+        fields = loads(body)
+    except JSONDecodeError as error:
         raise ApiError("invalid_json", f"the body is not valid JSON: {error.msg} at character {error.pos}") from None
     if not isinstance(fields, dict):
         raise ApiError("invalid_json", "the body must be a JSON object with a `model`")
-    keys = top_level_keys(body)
-    if len(keys) != len(fields):
-        counts = Counter(orjson.loads(b'"%b"' % key).encode() if b"\\" in key else key for key in keys)
+    if count_keys(body) != len(fields):
+        keys = top_level_keys(body)
+        counts = Counter(loads(b'"%b"' % key).encode() if b"\\" in key else key for key in keys)
         for key in _KEYS_READ:
             if counts[key] > 1:
                 name = key.decode()
@@ -162,7 +161,7 @@ def _model(value: object) -> str:
         raise ApiError("missing_model", "the request has no `model`: name one, see GET /v1/models", param="model")
     if not isinstance(value, str):
         raise ApiError("missing_model", f"`model` is {shown(value)}: it must be a string", param="model")
-    if len(value) > MODEL_MAX or _CONTROL.search(value):
+    if len(value) > MODEL_MAX or (not value.isprintable() and _CONTROL.search(value)):
         message = f"`model` is {shown(value)}: it must be 1..{MODEL_MAX} characters without control characters"
         raise ApiError("invalid_value", message, param="model")
     return value
@@ -223,12 +222,4 @@ def _inspect_form(path: str, content_type: str, body: bytes) -> Facts:
         raise ApiError("invalid_value", "the fields `model` and `stream` of the form must be UTF-8") from None
     if stream.lower() not in ("", "true", "false", "1", "0"):
         raise ApiError("invalid_value", f"`stream` is {shown(stream)}: it must be true or false", param="stream")
-    return Facts(
-        path=path,
-        model=_model(model),
-        stream=stream.lower() in ("true", "1"),
-        width=1,
-        max_tokens=None,
-        body_user=None,
-        size_bytes=len(body),
-    )
+    return Facts(path, _model(model), stream.lower() in ("true", "1"), 1, None, None, len(body))

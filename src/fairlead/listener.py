@@ -27,7 +27,8 @@ from fairlead.core.heap import IndexedHeap
 from fairlead.errors import ApiError, internal_error
 from fairlead.headers import Common
 from fairlead.inspection import check_content_encoding
-from fairlead.policy import REQUEST_ID, make_request_id, sane_request_id
+from fairlead.policy import REQUEST_ID
+from fairlead.wire.ids import make_request_id, sane_request_id
 from fairlead.wire.inner import InnerTransport
 from fairlead.wire.lane import Inbound, Lane
 from fairlead.wire.patience import Settings
@@ -99,9 +100,9 @@ class Listener:
         settings.loop = self._loop
         settings.now_ns = self._clock
         settings.common = Common(SERVER).lines
-        settings.begin = self._begin
+        settings.begin = self._inference.begin
+        settings.unbegun = unbegun
         settings.refusal = self._refusal
-        settings.request_id = request_id_of
         settings.wrong_coding = self._wrong_coding
         settings.inner = self._application.behind
         settings.alarm = self._set_alarm
@@ -183,16 +184,6 @@ class Listener:
         self._free.append(lane.slot)
         if not self._open:
             self._emptied.set()
-
-    def _begin(self, inbound: Inbound, lane: Lane) -> Any:
-        try:
-            return self._inference.begin(inbound, lane)
-        except ApiError as error:
-            lane.fail(error)
-        except Exception:
-            log.exception("a request could not be begun")
-            lane.fail(internal_error())
-        return None
 
     def _refusal(self, code: str, message: str, request_id: str, path: str) -> ApiError:
         error = ApiError(code, message)
@@ -321,8 +312,16 @@ class Refusal(asyncio.Protocol):
         transport.close()
 
 
+def unbegun(error: Exception) -> ApiError:
+    """What a client is told whose request raised that when it was begun."""
+    if isinstance(error, ApiError):
+        return error
+    log.error("a request could not be begun", exc_info=error)
+    return internal_error()
+
+
 def request_id_of(headers: Any) -> str:
-    """The client's own if it is sane, else a new one. headers: a case-insensitive mapping."""
+    """The client's own if it is sane, else a new one. headers: aiohttp's."""
     return sane_request_id(headers.get(REQUEST_ID)) or make_request_id()
 
 

@@ -29,7 +29,7 @@ from fairlead.core.scheduler import DOWN, DRAINING, UP
 from fairlead.driver import Driver
 from fairlead.engines import ENGINES, Engine, Load, Reply, context_told, load, model_list, recognise, slots_told
 from fairlead.inspection import INFERENCE_PATHS
-from fairlead.pools import Offer, Pools
+from fairlead.pools import Pools
 from fairlead.probes import Health, Prober
 from fairlead.upstream import IDLE_MIN, Endpoint, Pool
 from fairlead.usage import Habits
@@ -85,6 +85,7 @@ class Registry:
         self._driver = driver
         self._health = config.health
         self._pools = Pools(driver, lambda offer, pool: self.moved(*offer, pool))
+        self.pool_of = self._pools.pool_of
         self._nodes: dict[str, Node] = {}
         self.by_handle: dict[int, Node] = {}
         self._contexts: dict[str, int | None] = {}  # by model; filled as it is asked for
@@ -92,10 +93,6 @@ class Registry:
         self._ssl: ssl.SSLContext | None = None
 
     # What a request asks -------------------------------------------------------------------------
-
-    def pool_of(self, model: str, path: str = "") -> int | None:
-        """path: one of a node's own, or "" for those that every node has."""
-        return self._pools.pool_of(Offer(model, path))
 
     def context_of(self, model: str) -> int | None:
         """Tokens that fit into a sequence of the model, where it has the most room; None: a node does not tell."""

@@ -60,6 +60,7 @@ class Places:
     def __init__(self, scheduler: Scheduler, shape: Shape, now_ns: int) -> None:
         self._scheduler = scheduler
         self._shape = shape
+        self._tiered = bool(shape.tiers)
         self._team_limits = {
             name: scheduler.add_limit(now_ns, team.max_in_flight)
             for name, team in shape.teams.items()
@@ -147,14 +148,15 @@ class Places:
         return twin
 
     def _place(self, now_ns: int, pool: int, tier: int, team: str | None) -> int:
-        shape = self._shape
-        if not shape.tiers:
+        if not self._tiered:
             if team is None:
                 return pool
             tier = 0
-        group = self._groups.get((pool, tier, team))
-        if group is not None:
-            return group
+        found = self._groups.get((pool, tier, team))
+        return self._make_group(now_ns, pool, tier, team) if found is None else found
+
+    def _make_group(self, now_ns: int, pool: int, tier: int, team: str | None) -> int:
+        shape = self._shape
         if team is None:
             parent, weight, limit = pool, shape.tiers[tier], 0
         else:

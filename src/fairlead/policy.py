@@ -15,8 +15,6 @@ until that has been served.
 
 from __future__ import annotations
 
-import re
-import secrets
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Final
@@ -29,12 +27,17 @@ from fairlead.identity import User
 from fairlead.inspection import Facts
 from fairlead.strict import digits, one_header, shown
 from fairlead.usage import Events, Habit, Habits, Tail, ask
+from fairlead.wire.headers import Headers, key_of
 
 REQUEST_ID: Final = "X-Request-Id"
 REQUEST_TIMEOUT: Final = "X-Request-Timeout-Ms"
 QUEUE_TIMEOUT: Final = "X-Queue-Timeout-Ms"
 PRIORITY: Final = "X-Priority"
+_REQUEST_TIMEOUT_KEY: Final = key_of(REQUEST_TIMEOUT)
+_QUEUE_TIMEOUT_KEY: Final = key_of(QUEUE_TIMEOUT)
+_PRIORITY_KEY: Final = key_of(PRIORITY)
 TIMEOUT_MAX_MS: Final = 86_400_000
+_UNSET: Final = -1
 
 FIFO: Final = "fifo"
 TOKEN_POLICY: Final = "token_wfq"
@@ -55,65 +58,61 @@ _NO_OUTPUT_PATHS: Final = frozenset(
     ("/v1/embeddings", "/v1/rerank", "/v1/score", "/tokenize", "/detokenize", "/v1/messages/count_tokens")
 )
 
-_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
-
 
 def cost_unit(policy: str) -> int:
     """The core's cost of what a person counts as one: a sequence, or a token of price 1."""
     return COST_UNIT if policy == TOKEN_POLICY else 1
 
 
-def weight(policy: str, user: User) -> int:
-    """The user's, for the core."""
-    return user.weight if policy in WEIGHTED else 1
+class Terms:
+    """What a request is given of what its headers ask for (ApiError 400 if they ask for what there is not) and of what
+    its user has, by the configuration."""
+
+    def __init__(self, config: Config) -> None:
+        self._total_ns = config.timeouts.total_ns
+        self._queue_ns = config.queue.timeout_ns
+        self._weighted = config.queue.policy in WEIGHTED
+
+    def deadlines(self, headers: Headers, now_ns: int) -> tuple[int, bool, int]:
+        """(queue deadline, never wait, total deadline).
+
+        Never wait (X-Queue-Timeout-Ms: 0): the request is refused if it can't start at once; its queue deadline is
+        then what it would be without that header, so that it is not expired before anybody looks.
+        """
+        total_ns = self._total_ns
+        total_ms = _milliseconds(headers, _REQUEST_TIMEOUT_KEY, REQUEST_TIMEOUT, 1)
+        queue_ms = _milliseconds(headers, _QUEUE_TIMEOUT_KEY, QUEUE_TIMEOUT, 0)
+        if total_ms != _UNSET:
+            total_ns = min(total_ns, total_ms * MILLISECOND_NS)
+        queue_ns = min(self._queue_ns, total_ns)
+        if queue_ms > 0:
+            queue_ns = min(queue_ns, queue_ms * MILLISECOND_NS)
+        return now_ns + queue_ns, queue_ms == 0, now_ns + total_ns
+
+    def tier(self, headers: Headers, user: User) -> int:
+        """0 is the highest: the one asked for, unless it is above the user's own."""
+        text = one_header(headers, _PRIORITY_KEY, PRIORITY)
+        if text is None:
+            return user.tier
+        if text not in TIERS:
+            message = f"the header {PRIORITY} is {shown(text)}: it must be {', '.join(TIERS[:-1])} or {TIERS[-1]}"
+            raise ApiError("invalid_header", message, param=PRIORITY)
+        return max(TIERS.index(text), user.tier)
+
+    def weight(self, user: User) -> int:
+        """The user's, for the core."""
+        return user.weight if self._weighted else 1
 
 
-def tier(headers: Mapping[str, str], user: User) -> int:
-    """The tier of a request, 0 the highest: the one asked for, unless it is above the user's own. ApiError 400."""
-    text = one_header(headers, PRIORITY)
+def _milliseconds(headers: Headers, key: str, name: str, low: int) -> int:
+    text = one_header(headers, key, name)
     if text is None:
-        return user.tier
-    if text not in TIERS:
-        message = f"the header {PRIORITY} is {shown(text)}: it must be {', '.join(TIERS[:-1])} or {TIERS[-1]}"
-        raise ApiError("invalid_header", message, param=PRIORITY)
-    return max(TIERS.index(text), user.tier)
-
-
-def deadlines(headers: Mapping[str, str], now_ns: int, config: Config) -> tuple[int, bool, int]:
-    """(queue deadline, never wait, total deadline), from the client's headers within the configuration's limits.
-
-    Never wait (X-Queue-Timeout-Ms: 0): the request is refused if it can't start at once; its queue deadline is then
-    what it would be without that header, so that it is not expired before anybody looks. Raises ApiError 400.
-    """
-    budget_ms = _milliseconds(headers, REQUEST_TIMEOUT, 1)
-    queue_ms = _milliseconds(headers, QUEUE_TIMEOUT, 0)
-    total_ns = config.timeouts.total_ns
-    if budget_ms is not None:
-        total_ns = min(total_ns, budget_ms * MILLISECOND_NS)
-    queue_ns = min(config.queue.timeout_ns, total_ns)
-    if queue_ms:
-        queue_ns = min(queue_ns, queue_ms * MILLISECOND_NS)
-    return now_ns + queue_ns, queue_ms == 0, now_ns + total_ns
-
-
-def _milliseconds(headers: Mapping[str, str], name: str, low: int) -> int | None:
-    text = one_header(headers, name)
-    if text is None:
-        return None
+        return _UNSET
     value = digits(text, low, TIMEOUT_MAX_MS)
     if value is None:
         message = f"the header {name} is {shown(text)}: it must be an integer {low}..{TIMEOUT_MAX_MS} (milliseconds)"
         raise ApiError("invalid_header", message, param=name)
     return value
-
-
-def sane_request_id(value: str | None) -> str | None:
-    """The client's own id if it can stand in any log and header, else None."""
-    return value if value is not None and _REQUEST_ID.fullmatch(value) else None
-
-
-def make_request_id() -> str:
-    return secrets.token_hex(16)
 
 
 class TokenPrices:

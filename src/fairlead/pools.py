@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import Final, NamedTuple
+from typing import Final
 
 from fairlead.driver import Driver
 
@@ -22,11 +22,7 @@ log = logging.getLogger("fairlead.nodes")
 UNOFFERED_MAX: Final = 1_000  # models that nobody lists any more, kept so that they are "no node" and not "unknown"
 
 
-class Offer(NamedTuple):
-    """A model, at the usual paths ("") or at one of a node's own."""
-
-    model: str
-    path: str = ""
+Offer = tuple[str, str]  # a model, and the path of a node's own at which it is, or "": at the usual ones
 
 
 class Pools:
@@ -39,11 +35,12 @@ class Pools:
         self._nodes_of: dict[int, frozenset[int]] = {}  # pool -> handles of its nodes
         self._leaving: set[int] = set()  # pools without a model, with requests that still run
 
-    def pool_of(self, offer: Offer) -> int | None:
-        return self._pool_of.get(offer)
+    def pool_of(self, model: str, path: str = "") -> int | None:
+        """path: one of a node's own, or "" for those that every node has."""
+        return self._pool_of.get((model, path))
 
     def models_of(self, pool: int) -> list[str]:
-        return sorted({offer.model for offer in self._offers_of(pool)})
+        return sorted({model for model, _ in self._offers_of(pool)})
 
     def _offers_of(self, pool: int) -> set[Offer]:
         return {offer for offer, its in self._pool_of.items() if its == pool}
@@ -51,9 +48,7 @@ class Pools:
     def rebuild(self, nodes: Iterable[tuple[int, Iterable[str], Iterable[str]]]) -> None:
         """nodes: every node's handle, the models that it lists, and the paths of its own."""
         self._free_left()  # there may be no room for a new pool otherwise
-        listed = [
-            (node, [Offer(model, path) for path in ("", *paths) for model in models]) for node, models, paths in nodes
-        ]
+        listed = [(node, [(model, path) for path in ("", *paths) for model in models]) for node, models, paths in nodes]
         groups = self._groups(listed)
         moves = self._settle(groups)
         self._join(node for node, _ in listed)  # first: who is moved to a pool must find its nodes there
@@ -103,7 +98,7 @@ class Pools:
         try:
             return self._driver.add_pool()
         except ValueError as error:
-            names = ", ".join(f"{offer.model} {offer.path}".strip() for offer in offers[:5])
+            names = ", ".join(f"{model} {path}".strip() for model, path in offers[:5])
             log.error("models %s keep the pool they have, or none: %s", names, error)
             return None
 

@@ -1,1 +1,5 @@
-# strict.py is on the way of each request, so it is compiled, as it is.
+# What is compiled of strict.py: what is asked of each request is a function of C's, the code is the Python there.
+
+from fairlead.wire.headers cimport Headers
+
+cpdef str one_header(Headers headers, str key, str name)

@@ -6,8 +6,6 @@ and what is shown back is one short printable line.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from fairlead.errors import ApiError
 from fairlead.wire.headers import Headers
 
@@ -37,17 +35,10 @@ def digits(text: str, low: int, high: int) -> int | None:
     return value if low <= value <= high else None
 
 
-def one_header(headers: Mapping[str, str], name: str) -> str | None:
-    """The header's value, or None. Given twice it is refused: two readers would not agree on which one counts."""
-    value = headers.get(name)
-    if value is None:
-        return None
-    repeated = headers.is_repeated(name) if isinstance(headers, Headers) else _is_repeated(headers, name)
-    if repeated:
+def one_header(headers: Headers, key: str, name: str) -> str | None:
+    """The value of the header of that name and key, or None. Given twice it is refused: two readers would not agree on
+    which one counts."""
+    value = headers.value(key)
+    if value is not None and headers.is_repeated(key):
         raise ApiError("invalid_header", f"the header {name} is given more than once: send it once", param=name)
     return value
-
-
-def _is_repeated(headers: Mapping[str, str], name: str) -> bool:
-    getall = getattr(headers, "getall", None)
-    return getall is not None and len(getall(name)) > 1

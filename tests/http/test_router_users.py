@@ -18,6 +18,7 @@ from fairlead.ticket import Ticket
 from fairlead.user_list import MODELS_MAX
 from fairlead.user_metrics import TOP_USERS
 from fairlead.users import USERS_MAX
+from fairlead.wire.headers import Headers
 
 Run = Callable[[Any], Any]
 QUICK = MockSettings(name="quick", slots=1, ttft_ms=4, token_ms=0, batch_ms=0, tokens=5)
@@ -265,7 +266,7 @@ class Waiter(Ticket):
         pool = rig.router.registry.pool_of("demo")
         assert pool is not None
         self.pool, self.place = rig.router.driver.find_place(pool, self.tier, None, False)
-        self.user = Identity(rig.router._config).user({"X-User-Id": name}, "127.0.0.1", None).key
+        self.user = Identity(rig.router._config).user(Headers([("X-User-Id", name)]), "127.0.0.1", None).key
         self.user_name = name
         self.weight = self.cost = self.width = 1
         self.size_bytes = self.requeues = self.waited_ns = 0

@@ -8,18 +8,18 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from multidict import CIMultiDict, CIMultiDictProxy
 
 from fairlead.config import Config, load
 from fairlead.errors import ApiError
 from fairlead.identity import CACHED_MAX, Identity
+from fairlead.wire.headers import Headers
 
 LOCAL = "127.0.0.1"
 STRANGER = "203.0.113.9"
 
 
-def headers(*pairs: tuple[str, str]) -> CIMultiDictProxy[str]:
-    return CIMultiDictProxy(CIMultiDict(pairs))
+def headers(*pairs: tuple[str, str]) -> Headers:
+    return Headers(pairs)
 
 
 ALICE = headers(("x-user-id", "alice"))
@@ -149,5 +149,6 @@ def test_keys_differ_and_fit(names: list[str]) -> None:
 def test_caches_are_bounded(identity: Identity) -> None:
     for number in range(CACHED_MAX + 10):
         identity.user(NOBODY, f"10.0.{number >> 8}.{number & 255}", None)
-        assert len(identity._users) <= CACHED_MAX
+        identity.user(headers(("X-User-Id", f"u{number}")), LOCAL, None)
+        assert len(identity._named) <= CACHED_MAX
         assert len(identity._peers) <= CACHED_MAX

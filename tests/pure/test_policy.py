@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import pytest
-from multidict import CIMultiDict
 
 from fairlead.clock import SECOND_NS
 from fairlead.config import Config, load
 from fairlead.config_schema import TIERS
 from fairlead.errors import ApiError
 from fairlead.identity import User
-from fairlead.policy import deadlines, make_request_id, sane_request_id, weight
-from fairlead.policy import tier as tier_of
+from fairlead.policy import Terms
+from fairlead.wire.headers import Headers
+from fairlead.wire.ids import make_request_id, sane_request_id
 
 NOW = 1_000_000_000_000
 ALICE = User("alice", 1, 3, 0, 0, 1, None)
@@ -28,16 +27,18 @@ def config() -> Config:
 def times(config: Config, **headers: str) -> tuple[float, bool, float]:
     """(queue s, never wait, total s) from now."""
     names = {"request": "x-request-timeout-ms", "queue": "x-queue-timeout-ms"}
-    queue_ns, never_wait, total_ns = deadlines(CIMultiDict({names[k]: v for k, v in headers.items()}), NOW, config)
+    queue_ns, never_wait, total_ns = Terms(config).deadlines(Headers((names[k], v) for k, v in headers.items()), NOW)
     return (queue_ns - NOW) / SECOND_NS, never_wait, (total_ns - NOW) / SECOND_NS
 
 
 # Numbers for the core ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("policy", "told"), [("wfq", 3), ("token_wfq", 3), ("round_robin", 1), ("fifo", 1)])
-def test_only_fair_queueing_weighs_users(policy: str, told: int) -> None:
-    assert weight(policy, ALICE) == told
+@pytest.mark.parametrize(("policy", "weight"), [("wfq", 3), ("token_wfq", 3), ("round_robin", 1), ("fifo", 1)])
+def test_only_fair_queueing_weighs_users(tmp_path: Path, policy: str, weight: int) -> None:
+    path = tmp_path / "f.yaml"
+    path.write_text(f"nodes: [http://127.0.0.1:1]\nqueue: {{policy: {policy}}}\n")
+    assert Terms(load(path, env={})).weight(ALICE) == weight
 
 
 @pytest.mark.parametrize(
@@ -52,14 +53,17 @@ def test_only_fair_queueing_weighs_users(policy: str, told: int) -> None:
         ("low", "high", 2),
     ],
 )
-def test_a_tier_is_what_is_asked_for_and_no_higher_than_the_user_s(own: str, asked: str | None, tier: int) -> None:
-    user = dataclasses.replace(ALICE, tier=TIERS.index(own))
-    assert tier_of(CIMultiDict({} if asked is None else {"x-priority": asked}), user) == tier
+def test_a_tier_is_what_is_asked_for_and_no_higher_than_the_user_s(
+    config: Config, own: str, asked: str | None, tier: int
+) -> None:
+    user = User("alice", 1, 3, 0, 0, TIERS.index(own), None)
+    headers = Headers([] if asked is None else [("x-priority", asked)])
+    assert Terms(config).tier(headers, user) == tier
 
 
-def test_a_word_that_is_no_priority_is_named() -> None:
+def test_a_word_that_is_no_priority_is_named(config: Config) -> None:
     with pytest.raises(ApiError) as caught:
-        tier_of(CIMultiDict({"X-Priority": "urgent"}), ALICE)
+        Terms(config).tier(Headers([("X-Priority", "urgent")]), ALICE)
     assert (caught.value.code, caught.value.param) == ("invalid_header", "X-Priority")
     assert caught.value.message == "the header X-Priority is 'urgent': it must be high, normal or low"
 
@@ -111,7 +115,7 @@ def test_zero_means_never_wait_and_leaves_the_deadline(config: Config) -> None:
 )
 def test_anything_but_a_bounded_integer_is_refused(config: Config, name: str, value: str) -> None:
     with pytest.raises(ApiError) as caught:
-        deadlines({name: value}, NOW, config)
+        Terms(config).deadlines(Headers([(name, value)]), NOW)
     error = caught.value
     assert (error.status, error.code, error.param) == (400, "invalid_header", name)
     assert name in error.message
@@ -122,13 +126,13 @@ def test_anything_but_a_bounded_integer_is_refused(config: Config, name: str, va
 
 def test_no_budget_at_all_is_refused(config: Config) -> None:
     with pytest.raises(ApiError, match=r"X-Request-Timeout-Ms is '0': it must be an integer 1\.\.86400000"):
-        deadlines({"X-Request-Timeout-Ms": "0"}, NOW, config)
+        Terms(config).deadlines(Headers([("X-Request-Timeout-Ms", "0")]), NOW)
 
 
 def test_a_header_given_twice_is_refused(config: Config) -> None:
-    twice = CIMultiDict([("X-Queue-Timeout-Ms", "5"), ("x-queue-timeout-ms", "5")])
+    twice = Headers([("X-Queue-Timeout-Ms", "5"), ("x-queue-timeout-ms", "5")])
     with pytest.raises(ApiError) as caught:
-        deadlines(twice, NOW, config)
+        Terms(config).deadlines(twice, NOW)
     assert caught.value.code == "invalid_header"
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from fairlead.core.scheduler import COMPLETED, UP, Scheduler
 from fairlead.driver import Driver
-from fairlead.pools import UNOFFERED_MAX, Offer, Pools
+from fairlead.pools import UNOFFERED_MAX, Pools
 from pure.held_request import Request
 
 
@@ -23,7 +23,7 @@ class Lab:
         for node in self.nodes:
             self.driver.set_node_state(node, UP)
         self.moved: list[tuple[str, int]] = []
-        self.pools = Pools(self.driver, lambda offer, pool: self.moved.append((offer.model + offer.path, pool)))
+        self.pools = Pools(self.driver, lambda offer, pool: self.moved.append(("".join(offer), pool)))
 
     def offer(self, *models: str, paths: tuple[str, ...] = ()) -> None:
         """models[i]: what node i lists, one letter a model; paths[i]: a path of its own, or ""."""
@@ -33,7 +33,7 @@ class Lab:
         self.scheduler.check()
 
     def pool(self, model: str, path: str = "") -> int:
-        pool = self.pools.pool_of(Offer(model, path))
+        pool = self.pools.pool_of(model, path)
         assert pool is not None
         return pool
 
@@ -56,7 +56,7 @@ def test_models_of_the_same_nodes_share_a_pool_and_no_others(loop: asyncio.Abstr
     lab.offer("ab", "abc", "c")
     assert lab.pool("a") == lab.pool("b") != lab.pool("c")
     assert lab.driver.pool_numbers(lab.pool("a"))["nodes"] == 2
-    assert lab.pools.pool_of(Offer("d")) is None
+    assert lab.pools.pool_of("d") is None
     assert lab.moved == []
 
 
@@ -117,7 +117,7 @@ def test_unlisted_models_are_bounded(loop: asyncio.AbstractEventLoop) -> None:
     lab = Lab(loop, nodes=1)
     for number in range(UNOFFERED_MAX + 10):
         lab.pools.rebuild([(lab.nodes[0], [f"m{number}"], ())])
-    known = [number for number in range(UNOFFERED_MAX + 10) if lab.pools.pool_of(Offer(f"m{number}")) is not None]
+    known = [number for number in range(UNOFFERED_MAX + 10) if lab.pools.pool_of(f"m{number}") is not None]
     assert len(known) == UNOFFERED_MAX + 1
     assert len(lab.driver.pools()) == 2
 
@@ -127,7 +127,7 @@ def test_a_path_of_a_node_s_own_makes_a_pool_of_its_own_only_where_it_differs(lo
     lab.offer("a", "ab", "b", paths=("", "/x", "/x"))
     assert lab.pool("b", "/x") == lab.pool("b")
     assert len({lab.pool("a"), lab.pool("a", "/x"), lab.pool("b")}) == 3
-    assert lab.pools.pool_of(Offer("a", "/y")) is None
+    assert lab.pools.pool_of("a", "/y") is None
     assert lab.runs_on("a", "/x") == 1
     assert lab.runs_on("a") == 0
     before = lab.pool("a", "/x")
@@ -143,7 +143,7 @@ def test_without_room_for_a_pool_a_model_keeps_the_one_it_has(loop: asyncio.Abst
     lab.offer("ab", "b")
     assert lab.pool("a") == lab.pool("b") == pool
     lab.offer("ab", "c")
-    assert lab.pools.pool_of(Offer("c")) is None
+    assert lab.pools.pool_of("c") is None
 
 
 def test_a_pool_that_was_left_makes_room_once_its_last_request_has_ended(loop: asyncio.AbstractEventLoop) -> None:

@@ -189,7 +189,7 @@ class Fleet:
 
     def _model_moved(self, offer: Offer, pool: int) -> None:
         for request in self.driver.tickets():
-            if request.told is QUEUED and request.client.model == offer.model and request.pool != pool:
+            if request.told is QUEUED and request.client.model == offer[0] and request.pool != pool:
                 self.driver.move(request, pool)
 
     def _change_pools(self) -> None:

@@ -15,7 +15,6 @@ from fairlead.clock import MILLISECOND_NS as MS
 from fairlead.core import scheduler as core
 from fairlead.core.scheduler import CANCELLED, COMPLETED, DOWN, FAILED, UP
 from fairlead.driver import Driver
-from fairlead.pools import Offer
 from sim.fleet import MODELS, Fleet, Node, Planted
 from sim.watch import LEASED, OVER, QUEUED
 from sim.watched import WatchedTicket
@@ -140,7 +139,7 @@ class World(Fleet):
 
     def place_for(self, client: Client) -> int | None:
         if self.pools is not None:
-            return self.pools.pool_of(Offer(client.model, ""))
+            return self.pools.pool_of(client.model)
         return self.rng.choice(self.places) if self.places else None
 
     def arrive(self, client: Client) -> None:
@@ -283,7 +282,7 @@ class World(Fleet):
             self.driver.finish(request, FAILED, 0)
             return
         if self.pools is not None:
-            place = self.pools.pool_of(Offer(request.client.model, ""))
+            place = self.pools.pool_of(request.client.model)
         elif place not in self.places and self.places:
             place = self.rng.choice(self.places)
         self.driver.requeue(request, place)

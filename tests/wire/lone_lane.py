@@ -17,7 +17,7 @@ from aiohttp.http_parser import HttpRequestParser
 from aiohttp.http_writer import HttpVersion10
 
 from fairlead.errors import ApiError
-from fairlead.listener import request_id_of
+from fairlead.listener import unbegun
 from fairlead.wire.inner import InnerTransport
 from fairlead.wire.lane import Inbound, Lane
 from fairlead.wire.patience import Settings
@@ -218,8 +218,8 @@ class LoneLane:
         settings.now_ns = lambda: self.now_ns
         settings.common = lambda: b"Server: test\r\n"
         settings.begin = self._begin
+        settings.unbegun = unbegun
         settings.refusal = self._refusal
-        settings.request_id = request_id_of
         settings.wrong_coding = lambda value, request_id, path: None
         settings.inner = self._behind
         settings.alarm = lambda lane, at_ns: self.alarms.append(at_ns)

@@ -4,16 +4,18 @@ Promise: a value goes on byte for byte or not at all, and is one line; two heade
 refused.
 """
 
-from collections.abc import Mapping
+from sys import intern
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from libc.stdint cimport uint32_t
 
 from libc.string cimport memchr
 
 cdef enum:
-    NAMES_MAX = 1024       # spellings of header names that are remembered
+    KEPT_MAX = 1024        # names as they were sent; a power of two
     NAME_MAX = 64          # bytes of such a name
 
-# (name, in lower case, as a line begins), by the name as it was sent
-cdef dict NAMES = {}
+cdef list kept = [None] * KEPT_MAX  # each in the one place that its bytes say: who finds another there takes it
 # Two of these would be two opinions.
 cdef frozenset ONCE = frozenset((
     "content-length", "content-location", "content-range", "content-type", "etag", "host", "max-forwards", "server",
@@ -30,87 +32,109 @@ class Refused(Exception):
         self.message = message
 
 
-cdef class Headers:
-    """A message's headers: a read-only, case-insensitive mapping. What is no UTF-8 comes back byte for byte when it is
-    written."""
+def key_of(str name not None):
+    """The name as value, has and is_repeated want it: two spellings of a name have one key, the same object."""
+    return intern(name.lower())
 
-    def __init__(self):
+
+cdef class Name:
+    """A header's name as it was sent. The last question whether it is passed on is kept, with its answer."""
+
+
+cdef Name name_of(bytes sent):
+    cdef const unsigned char *text = <const unsigned char *> PyBytes_AS_STRING(sent)
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(sent), i
+    cdef uint32_t place = 2166136261  # FNV-1a
+    cdef Name name
+    for i in range(size):
+        place = (place ^ text[i]) * 16777619
+    place = (place ^ (place >> 16)) & (KEPT_MAX - 1)
+    name = kept[place]
+    if name is None or name.sent != sent:
+        name = Name.__new__(Name)
+        name.sent = sent
+        name.spelt = sent.decode("ascii")
+        name.key = key_of(name.spelt)
+        name.line = sent + b": "
+        name.once = name.key in ONCE
+        if size <= NAME_MAX:
+            kept[place] = name
+    return name
+
+
+cdef class Headers:
+    """A message's headers. What is no UTF-8 comes back byte for byte when it is written.
+
+    There are few, and their keys are compared as objects: to look through all of them is the fastest way to find one.
+    """
+
+    def __cinit__(self):
         self.names = []
         self.values = []
-        self.first = {}
+
+    def __init__(self, pairs=()):
+        for name, value in pairs:
+            self.add(name.encode("ascii"), value.encode("utf-8", "surrogateescape"))
 
     @property
     def pairs(self):
-        return [(spelt[0], decoded(value)) for spelt, value in zip(self.names, self.values, strict=True)]
+        cdef Name name
+        return [(name.spelt, decoded(value)) for name, value in zip(self.names, self.values, strict=True)]
 
-    cpdef get(self, name, default=None):
-        value = self.first.get(name)  # most ask in lower case
-        if value is None:
-            value = self.first.get(name.lower())
-        return default if value is None else decoded(value)
+    cdef Py_ssize_t find(self, str key, Py_ssize_t at=0) noexcept:
+        """Where the first of that name stands, from at on; -1: there is none."""
+        cdef Py_ssize_t i
+        for i in range(at, len(self.names)):
+            if (<Name> self.names[i]).key is key:
+                return i
+        return -1
 
-    def getall(self, name):
-        lower = name.lower()
-        return [decoded(value) for spelt, value in zip(self.names, self.values, strict=True) if spelt[1] == lower]
+    cdef bytes raw(self, str key):
+        """The first value of that name, or None."""
+        cdef Py_ssize_t at = self.find(key)
+        return None if at < 0 else self.values[at]
 
-    def is_repeated(self, name):
+    cpdef str value(self, str key):
+        cdef Py_ssize_t at = self.find(key)
+        return None if at < 0 else decoded(self.values[at])
+
+    cpdef bint has(self, str key) noexcept:
+        return self.find(key) >= 0
+
+    cpdef bint is_repeated(self, str key) noexcept:
         """Whether there is more than one of that name."""
-        return self.repeated is not None and name.lower() in self.repeated
+        cdef Py_ssize_t at = self.find(key)
+        return at >= 0 and self.find(key, at + 1) >= 0
 
-    def lines(self, frozenset passed not None, str prefix not None):
-        """Those whose names (in lower case) are passed on, or begin with the prefix, as lines of a head."""
+    cpdef bytes lines(self, frozenset passed, str prefix, str ours):
+        """Those whose names (in lower case) are passed on, or begin with the prefix, as lines of a head; ours is behind
+        them."""
         cdef list lines = []
-        cdef tuple spelt
+        cdef Name name
         cdef bytes value
         cdef Py_ssize_t i
         for i in range(len(self.names)):
-            spelt = self.names[i]
-            if spelt[1] in passed or (<str> spelt[1]).startswith(prefix):
+            name = self.names[i]
+            if name.passed is not passed or name.prefix is not prefix:
+                name.passes = name.key in passed or name.key.startswith(prefix)
+                name.passed = passed
+                name.prefix = prefix
+            if name.passes:
                 value = self.values[i]
                 if not is_one_line(value):
-                    raise Refused("bad_request", f"the header {spelt[1]} holds CR, LF or NUL")
-                lines.append(spelt[2])
+                    raise Refused("bad_request", f"the header {name.key} holds CR, LF or NUL")
+                lines.append(name.line)
                 lines.append(value)
                 lines.append(b"\r\n")
+        lines.append(ours.encode("ascii"))
         return b"".join(lines)
 
-    def items(self):
-        return [(name, decoded(value)) for name, value in self.first.items()]
-
-    def __getitem__(self, name):
-        return decoded(self.first[name.lower()])
-
-    def __contains__(self, name):
-        return name.lower() in self.first
-
-    def __iter__(self):
-        return iter(self.first)
-
-    def __len__(self):
-        return len(self.first)
-
-    cdef add(self, bytes name, bytes value):
-        cdef tuple spelt = NAMES.get(name)
-        cdef str text
-        if spelt is None:
-            text = name.decode("ascii")
-            spelt = (text, text.lower(), name + b": ")
-            if len(name) <= NAME_MAX and len(NAMES) < NAMES_MAX:
-                NAMES[name] = spelt
-        value = stripped(value)
-        self.names.append(spelt)
-        self.values.append(value)
-        if spelt[1] not in self.first:
-            self.first[spelt[1]] = value
-            return
-        if spelt[1] in ONCE:
-            raise Refused("bad_request", f"the header {spelt[1]} is given twice: send it once")
-        if self.repeated is None:
-            self.repeated = set()
-        self.repeated.add(spelt[1])
-
-
-Mapping.register(Headers)
+    cdef add(self, bytes sent, bytes value):
+        cdef Name name = name_of(sent)
+        if name.once and self.find(name.key) >= 0:
+            raise Refused("bad_request", f"the header {name.key} is given twice: send it once")
+        self.names.append(name)
+        self.values.append(stripped(value))
 
 
 def whole_lines(bytes text not None):

@@ -9,7 +9,7 @@ bytes of a request stand in them; the quote it finds ends the string unless an o
 front of it. A backslash is counted for the quote right behind its run only, so this stays linear.
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.string cimport memchr
 
 
@@ -31,20 +31,34 @@ cdef const char *string_end(const char *start, const char *end) noexcept nogil:
 
 
 def top_level_keys(bytes body not None, /):
+    cdef list keys = []
+    scan(body, keys)
+    return keys
+
+
+cpdef Py_ssize_t count_keys(bytes body) except -1:
+    """How many top_level_keys would give."""
+    return scan(body, None)
+
+
+cdef Py_ssize_t scan(bytes body, list keys) except -1:
+    """Count the keys, and put them into the list if there is one."""
     cdef const char *at = PyBytes_AS_STRING(body)
-    cdef const char *end = at + PyBytes_GET_SIZE(body)
+    cdef const char *end = at + len(body)  # which None has not
     cdef const char *close
     cdef Py_ssize_t depth = 0
     cdef bint key_is_next = False
     cdef char byte
-    cdef list keys = []
+    cdef Py_ssize_t count = 0
     while at < end:
         byte = at[0]
         at += 1
         if byte == b'"':
             close = string_end(at, end)
             if key_is_next and close < end:
-                keys.append(PyBytes_FromStringAndSize(at, close - at))
+                count += 1
+                if keys is not None:
+                    keys.append(PyBytes_FromStringAndSize(at, close - at))
             key_is_next = False
             if depth == 0 or close == end:
                 break
@@ -62,4 +76,4 @@ def top_level_keys(bytes body not None, /):
                 break
         elif byte == b"," and depth == 1:
             key_is_next = True
-    return keys
+    return count

@@ -23,9 +23,9 @@ import re
 import socket
 import struct
 
-from fairlead.wire.headers import Refused
+from fairlead.wire.headers import Refused, key_of
 
-from fairlead.wire.headers cimport Headers
+from fairlead.wire.ids cimport request_id_of
 from fairlead.wire.patience cimport BODY, CALL, CLOSED, CLOSING, INNER, READING, Patience, Settings
 from fairlead.wire.reader cimport Reader, too_large
 from libc.stdint cimport int64_t
@@ -39,6 +39,7 @@ cdef enum:
 # Closes with RST: a reader for whom the end of the connection is the end of the answer must not take this for it.
 cdef bytes NO_LINGER = struct.pack("ii", 1, 0)
 cdef object UPGRADE = re.compile(rb"(?i)\r\nupgrade:[^\r]*")
+cdef str CONTENT_ENCODING = key_of("Content-Encoding")
 cdef bytes CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -184,7 +185,7 @@ cdef class Lane(Patience):
     cdef bint read_head(self) except -1:
         """False: there is no whole head yet."""
         cdef Reader reader = self.reader
-        cdef bytes head
+        cdef bytes head, path, query
         self.path = self.query = self.request_id = ""
         self.keep = False
         self.minor = 1
@@ -193,7 +194,9 @@ cdef class Lane(Patience):
             return False
         self.minor = reader.minor
         self.keep = reader.keep_alive
-        path, _, query = reader.url.partition(b"?")
+        path, query = reader.url, b""
+        if b"?" in path:
+            path, _, query = path.partition(b"?")
         name = self.settings.paths.get(path) if reader.method == b"POST" else None
         if name is None:
             self.give_inner(head)
@@ -207,9 +210,9 @@ cdef class Lane(Patience):
         """A request that the gateway will get when its body is there."""
         cdef Reader reader = self.reader
         cdef Settings settings = self.settings
-        self.request_id = settings.request_id(reader.headers)
-        if "content-encoding" in reader.headers.first:
-            error = settings.wrong_coding(reader.headers["content-encoding"], self.request_id, self.path)
+        self.request_id = request_id_of(reader.headers)
+        if reader.headers.has(CONTENT_ENCODING):
+            error = settings.wrong_coding(reader.headers.value(CONTENT_ENCODING), self.request_id, self.path)
             if error is not None:
                 self.refuse_head(error)
                 return
@@ -220,7 +223,7 @@ cdef class Lane(Patience):
             return
         self.state = BODY
         self.since_ns = settings.now_ns()
-        if reader.held is None and self.minor == 1 and "expect" in reader.headers.first:
+        if reader.held is None and self.minor == 1 and reader.expects:
             self.transport.write(CONTINUE)
 
     cdef refuse_head(self, error):
@@ -244,7 +247,11 @@ cdef class Lane(Patience):
         inbound.body = body
         inbound.peer_ip = self.peer_ip
         self.state = CALL
-        call = self.settings.begin(inbound, self)
+        try:
+            call = self.settings.begin(inbound, self)
+        except Exception as error:
+            self.fail(self.settings.unbegun(error))
+            return
         if self.state == CALL:  # else it has ended already
             self.call = call
             if self.blocked:
@@ -328,7 +335,7 @@ cdef class Lane(Patience):
 
     cdef have_id(self):
         if not self.request_id:
-            self.request_id = self.settings.request_id(self.reader.headers or Headers())
+            self.request_id = request_id_of(self.reader.headers)
 
     cdef refusal(self, code, message):
         """The error for a request that the router can't read; path is empty where it did not come to that."""

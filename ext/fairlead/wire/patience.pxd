@@ -17,7 +17,7 @@ cdef class Settings:
     cdef public object common
     cdef public object begin
     cdef public object refusal
-    cdef public object request_id
+    cdef public object unbegun
     cdef public object wrong_coding
     cdef public object inner
     cdef public object alarm

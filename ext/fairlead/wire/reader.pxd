@@ -14,12 +14,12 @@ cdef class Reader:
     cdef bytes method
     cdef int64_t length        # of the body, where it is not chunked
     cdef int64_t got           # of it
-    cdef bytes body            # what llhttp has just told
     cdef object pieces         # of a body that comes in several reads: a BytesIO
     cdef Chunks chunks         # of a chunked body
     cdef int count             # of headers
     cdef int minor             # HTTP/1.minor
     cdef bint chunked
+    cdef bint expects          # 100-continue
     cdef bint keep_alive
     cdef bint upgrade
     cdef bint head_done

@@ -9,7 +9,6 @@ counted, one in chunks is read by chunks.pyx. llhttp, which waits for the body, 
 known length; else that parser is thrown away.
 """
 
-import re
 from io import BytesIO
 
 from httptools import (
@@ -20,12 +19,14 @@ from httptools import (
     HttpRequestParser,
 )
 
-from fairlead.wire.headers import Refused
+from fairlead.wire.headers import Refused, key_of
 
-from cpython.bytes cimport PyBytes_GET_SIZE
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from fairlead.wire.chunks cimport Chunks
 from fairlead.wire.headers cimport Headers
 from libc.stdint cimport int64_t
+from libc.string cimport memchr, memcmp, strchr
 
 cdef enum:
     # aiohttp's own limits: the lane accepts nothing that aiohttp would refuse.
@@ -34,7 +35,14 @@ cdef enum:
     LENGTH_DIGITS_MAX = 15
     METHOD_MAX = 24
 
-cdef object HOST = re.compile(rb"[A-Za-z0-9._~%!$&'()*+,;=:\[\]-]*")
+cdef const char *BLANK_LINE = b"\r\n\r\n"
+cdef const char *LINE_END = b"\r\n"
+cdef const char *HOST_SIGNS = b"._~%!$&'()*+,;=:[]-"  # and letters and digits
+cdef str HOST = key_of("Host")
+cdef str TRANSFER_ENCODING = key_of("Transfer-Encoding")
+cdef str CONTENT_LENGTH = key_of("Content-Length")
+cdef str EXPECT = key_of("Expect")
+cdef str WEBSOCKET_KEY1 = key_of("Sec-WebSocket-Key1")
 
 
 cdef class Reader:
@@ -73,7 +81,7 @@ cdef class Reader:
     cdef bytes next_head(self, Py_ssize_t head_max):
         """The next request's head, which the fields then describe; None: it is not whole. Raises Refused."""
         cdef bytes held = self.held, head
-        cdef Py_ssize_t at = self.at, length = len(held), end
+        cdef Py_ssize_t at = self.at, length = len(held), end, method_end
         self.headers = None  # those of the request before are not this one's
         while at + 1 < length and held[at] == 13 and held[at + 1] == 10:
             at += 2  # blank lines between requests; llhttp takes them too
@@ -83,17 +91,17 @@ cdef class Reader:
         self.at = at
         if held[at] == 13 and at + 1 == length:
             return None
-        check_method(held, at)
-        end = held.find(b"\r\n\r\n", max(self.searched, at))
-        if (length if end < 0 else end + 4) - at > head_max:
+        method_end = end_of_method(held, at)
+        end = behind(held, max(self.searched, at), BLANK_LINE, 4)
+        if (length if end < 0 else end) - at > head_max:
             raise Refused("bad_request", f"the head is longer than {head_max} bytes (limits.head)")
         if end < 0:
             self.searched = max(at, length - 3)
             return None
-        end += 4
-        head = held if at == 0 and end == length else held[at:end]
+        head = part(held, at, end)
         self.consume(end)
         self.forget()
+        self.method = part(head, 0, method_end - at)
         self.read(head)
         return head
 
@@ -103,14 +111,14 @@ cdef class Reader:
 
     cdef bytes next_sized(self):
         """Of a body in one read there is one copy, of one in several reads too."""
-        cdef bytes held = self.held
+        cdef bytes held = self.held, body
         cdef Py_ssize_t at = self.at
         cdef int64_t there = len(held) - at, wanted = self.length - self.got
         if self.pieces is None:
             if there >= wanted and not self.upgrade:
-                self.feed(memoryview(held)[at:at + wanted])
+                body = part(held, at, at + wanted)
+                self.feed(body)
                 self.consume(at + wanted)
-                body, self.body = self.body, b""  # it may be large, and the connection idle for long
                 return body
             self.pieces = BytesIO()
         wanted = min(wanted, there)
@@ -151,7 +159,7 @@ cdef class Reader:
                 self.complete = True
                 self.renew()
         self.consume(end)
-        return held if at == 0 and end == len(held) else held[at:end]
+        return part(held, at, end)
 
     cdef void forget(self):
         """The next message is another request."""
@@ -159,13 +167,12 @@ cdef class Reader:
         self.headers = None
         self.method = None
         self.length = 0
-        self.chunked = False
+        self.chunked = self.expects = False
         self.minor = 1
         self.keep_alive = False
         self.upgrade = False
         self.head_done = False
         self.complete = False
-        self.body = b""
         self.pieces = None
         self.chunks = None
         self.got = 0
@@ -180,13 +187,12 @@ cdef class Reader:
         self.parser = self.held = self.pieces = None
 
     cdef read(self, bytes head):
-        cdef Py_ssize_t end = head.find(b"\r\n")
-        cdef bytes line_end = head[end - 9:end] if end >= 9 else b""
-        self.headers = Headers()
-        if line_end == b" HTTP/1.0":
-            self.minor = 0
-        elif line_end != b" HTTP/1.1":
+        cdef Py_ssize_t end = behind(head, 0, LINE_END, 2) - 2
+        cdef const char *version = PyBytes_AS_STRING(head) + end - 9
+        self.headers = Headers.__new__(Headers)
+        if end < 9 or memcmp(version, b" HTTP/1.", 8) != 0 or (version[8] != 48 and version[8] != 49):
             self.refuse_version(head[:end])
+        self.minor = version[8] - 48
         try:
             self.parser.feed_data(head)
         except HttpParserUpgrade:
@@ -212,12 +218,11 @@ cdef class Reader:
     cdef guard(self):
         """What every parser would read alike, and llhttp or aiohttp takes nevertheless."""
         cdef Headers headers = self.headers
-        host = headers.first.get("host")
-        coding = headers.first.get("transfer-encoding")
+        cdef bytes host = headers.raw(HOST), coding = headers.raw(TRANSFER_ENCODING), length, expected
         if host is None:
             if self.minor == 1:
                 raise Refused("bad_request", "the Host header is missing")
-        elif not HOST.fullmatch(host):
+        elif not is_host(host):
             raise Refused("bad_request", "the Host header is not HOST[:PORT]")
         if coding is not None:
             if self.minor == 0:
@@ -226,14 +231,17 @@ cdef class Reader:
                 raise Refused("unsupported_coding", "the Transfer-Encoding is not chunked: send the body as it is")
             self.chunked = True
             self.chunks = Chunks()
-        elif "content-length" in headers.first:
-            self.length = content_length(headers.first["content-length"])
-        expected = headers.first.get("expect")
-        if expected is not None and expected.lower() != b"100-continue":
+        else:
+            length = headers.raw(CONTENT_LENGTH)
+            if length is not None:
+                self.length = content_length(length)
+        expected = headers.raw(EXPECT)
+        self.expects = expected is not None
+        if self.expects and expected.lower() != b"100-continue":
             raise Refused("expectation_failed", "the Expect header is not 100-continue")
         if self.method == b"CONNECT":
             raise Refused("unsupported_method", "the method is CONNECT: this server is no tunnel")
-        if "sec-websocket-key1" in headers.first:
+        if headers.has(WEBSOCKET_KEY1):
             raise Refused("bad_request", "a handshake of a WebSocket draft: there are no WebSockets here")
 
     cdef feed(self, body):
@@ -245,13 +253,15 @@ cdef class Reader:
         except HttpParserError as error:
             raise Refused("bad_request", f"the body's framing is broken: {error}")
 
-    # What llhttp calls
+    # What llhttp calls; without binding=False each call would make two more
 
+    @cython.binding(False)
     def on_url(self, bytes url):
         self.url = self.url + url if self.url else url
         if len(self.url) > LINE_MAX:
             raise Refused("bad_request", f"the request line is longer than {LINE_MAX} bytes")
 
+    @cython.binding(False)
     def on_header(self, bytes name, bytes value):
         self.count += 1
         if self.count > HEADERS_MAX:
@@ -260,13 +270,40 @@ cdef class Reader:
             raise Refused("bad_request", f"a header is longer than {LINE_MAX} bytes")
         self.headers.add(name, value)
 
+    @cython.binding(False)
     def on_headers_complete(self):
         self.head_done = True
-        self.method = self.parser.get_method()
         self.keep_alive = self.parser.should_keep_alive()
 
-    def on_body(self, bytes data):
-        self.body = data
+
+cdef Py_ssize_t behind(bytes text, Py_ssize_t at, const char *end, size_t size) noexcept:
+    """Where, from at on, these bytes have been; they begin with a CR. -1: nowhere."""
+    cdef const char *start = PyBytes_AS_STRING(text)
+    cdef const char *stop = start + PyBytes_GET_SIZE(text)
+    cdef const char *here = start + at
+    while here < stop:
+        here = <const char *> memchr(here, 13, <size_t> (stop - here))
+        if here == NULL or <size_t> (stop - here) < size:
+            return -1
+        if memcmp(here, end, size) == 0:
+            return here - start + <Py_ssize_t> size
+        here += 1
+    return -1
+
+
+cdef bytes part(bytes text, Py_ssize_t start, Py_ssize_t end):
+    if start == 0 and end == PyBytes_GET_SIZE(text):
+        return text
+    return PyBytes_FromStringAndSize(PyBytes_AS_STRING(text) + start, end - start)
+
+
+cdef bint is_host(bytes text) noexcept:
+    cdef unsigned char byte
+    for byte in text:
+        # strchr finds the end of its text, too.
+        if not (65 <= (byte & 0xdf) <= 90 or 48 <= byte <= 57 or (byte and strchr(HOST_SIGNS, byte) != NULL)):
+            return False
+    return True
 
 
 cdef int64_t content_length(bytes text) except -1:
@@ -275,10 +312,14 @@ cdef int64_t content_length(bytes text) except -1:
         raise Refused("bad_request", "the Content-Length is not a number")
     if len(text) > LENGTH_DIGITS_MAX:
         raise Refused("request_too_large", "the Content-Length is beyond every limit")
-    return int(text)
+    cdef int64_t length = 0
+    cdef unsigned char digit
+    for digit in text:
+        length = length * 10 + digit - 48
+    return length
 
 
-cdef bint check_method(bytes held, Py_ssize_t at) except -1:
+cdef Py_ssize_t end_of_method(bytes held, Py_ssize_t at) except -1:
     """What does not begin like a request, letters and a blank, need not be waited for."""
     cdef Py_ssize_t i = at, length = len(held)
     cdef const unsigned char *bytes_ = held
@@ -288,7 +329,7 @@ cdef bint check_method(bytes held, Py_ssize_t at) except -1:
         raise Refused("unsupported_method", "the method is none that this server knows")
     if i < length and (i == at or bytes_[i] != 32):
         raise Refused("bad_request", "this is not a valid HTTP/1.1 request: it has no method")
-    return True
+    return i
 
 
 cdef too_large(str what, int64_t limit):

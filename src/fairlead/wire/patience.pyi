@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, final
 
-from fairlead.wire.headers import Headers
 from fairlead.wire.lane import Inbound, Lane
 
 @final
@@ -12,7 +11,7 @@ class Settings:
     """What all connections of a listener share; the listener sets it once, but for draining.
 
     common() gives the header lines of every answer; begin(inbound, lane) the call, or None if it has ended;
-    refusal(code, message, request_id, path) the error of that code; request_id(headers) the id;
+    unbegun(what it raised) the error for the client; refusal(code, message, request_id, path) the error of that code;
     wrong_coding(value, request_id, path) an error or None; inner(lane) a protocol of aiohttp's that has the lane for
     its connection; alarm(lane, at_ns) has the lane's on_alarm called then or before; opened(lane) gives its number, or
     -1 if it is one too many; gone(lane). paths: the inference paths, as bytes and text. Times in ns, sizes in bytes.
@@ -23,7 +22,7 @@ class Settings:
     common: Callable[[], bytes]
     begin: Callable[[Inbound, Lane], Any]
     refusal: Callable[[str, str, str, str], Exception]
-    request_id: Callable[[Headers], str]
+    unbegun: Callable[[Exception], Exception]
     wrong_coding: Callable[[str, str, str], Exception | None]
     inner: Callable[[Lane], Any]
     alarm: Callable[[Lane, int], None]
