@@ -31,7 +31,7 @@ def fairlead_router() -> bench_turns.Router:
         path.write_text(
             f"listen: 127.0.0.1:{place.port}\nadmin: none\nnodes:\n{nodes}"
             f"queue: {{max_waiting: {place.connections_max}, max_waiting_per_user: {place.connections_max}}}\n"
-            "timeouts: {drain: 0s}\nlog: {level: warning}\n"
+            "timeouts: {drain: 0s}\nlog: {level: warning, requests: none}\n"
         )
         return [*machine.python_module("fairlead"), "serve", str(path)]
 
