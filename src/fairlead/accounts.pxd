@@ -88,3 +88,13 @@ cdef class Flow:
     cdef _settle(self)
     @cython.locals(tally=Tally)
     cdef _contend(self, int64_t bucket, object contended)
+
+cdef class Division:
+    cdef readonly list flows
+    cdef readonly object service
+    cdef object shared
+    cdef list sharing
+    cdef list demand
+    cdef list claims
+
+    cpdef add(self, Flow flow)

@@ -27,12 +27,14 @@ when pieces ended is kept, so nothing has to be done for those who only wait.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from operator import truediv
 from typing import Final, Protocol
 
 from fairlead.clock import SECOND_NS
-from fairlead.fairness import fair_shares, jain_index
+from fairlead.fairness import fair_level, jain_index
+from fairlead.pieces import ascending, pieces
 
 # How a request of a known user ends. What is answered before its user is known is "rejected".
 OUTCOMES: Final = ("completed", "failed", "cancelled", "expired", "no_node", "pushed_out", "refused", "drained")
@@ -303,22 +305,52 @@ class Standing:
     flows: list[Flow] = field(default_factory=list)
 
 
-def divide(places: Iterable[Sequence[Flow]]) -> Standing:
-    """Find the fair shares and the index of a pool; places: the flows of each of its places."""
+class Division:
+    """One place in the course of a look: what there was of each flow when it was added, and what follows from that.
+
+    Requests go on meanwhile, so flows are of moments a few turns of the loop apart, and ``fair`` is of the last look
+    that has got there; all that was added is dealt out, and nothing else."""
+
+    def __init__(self) -> None:
+        self.flows: list[Flow] = []
+        self.service = self.shared = 0  # of all; of those who have a claim, who follow
+        self.sharing: list[tuple[Flow, int]] = []
+        self.demand: list[float] = []
+        self.claims: list[float] = []
+
+    def add(self, flow: Flow) -> None:
+        service, claims = flow.service, flow.claims
+        self.flows.append(flow)
+        self.service += service
+        if not claims:
+            flow.fair = 0.0
+            return
+        self.shared += service
+        self.sharing.append((flow, service))
+        self.demand.append(max(float(service), flow.would_have / (1 << _CLOCK_BITS)))
+        self.claims.append(float(claims))
+
+    async def deal(self) -> list[float]:
+        """Find the fair shares. Service / fair share of those who have one."""
+        demand, claims = self.demand, self.claims
+        level = fair_level(self.shared, demand, claims, await ascending(list(map(truediv, demand, claims))))
+        parts: list[float] = []
+        async for some in pieces(range(len(self.sharing))):
+            for index in some:
+                flow, service = self.sharing[index]
+                flow.fair = min(demand[index], level * claims[index])
+                if flow.fair > 0:
+                    parts.append(service / flow.fair)
+        return parts
+
+
+async def divide(places: Iterable[Division]) -> Standing:
+    """A pool, of all its places."""
     standing = Standing()
     parts: list[float] = []
-    for flows in places:
-        standing.flows += flows
-        for flow in flows:
-            flow.fair = 0.0
-        sharing = [flow for flow in flows if flow.claims]
-        demand = [max(float(flow.service), flow.would_have / (1 << _CLOCK_BITS)) for flow in sharing]
-        claims = [float(flow.claims) for flow in sharing]
-        for flow, share in zip(
-            sharing, fair_shares(sum(flow.service for flow in sharing), demand, claims), strict=True
-        ):
-            flow.fair = share
-        parts += [flow.service / flow.fair for flow in sharing if flow.fair > 0]
-    standing.service = sum(flow.service for flow in standing.flows)
+    for place in places:
+        standing.flows += place.flows
+        standing.service += place.service
+        parts += await place.deal()
     standing.jain = jain_index(parts)
     return standing

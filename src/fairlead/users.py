@@ -7,7 +7,6 @@ in ``surplus``. Counters never go back, whoever comes and goes.
 
 from __future__ import annotations
 
-import asyncio
 from collections import OrderedDict
 from collections.abc import Collection, Iterable
 from typing import Final
@@ -19,17 +18,18 @@ from fairlead.accounts import (
     PRESENT,
     Account,
     Counts,
+    Division,
     Flow,
     Place,
     Standing,
     divide,
 )
+from fairlead.pieces import pieces
 from fairlead.ticket import Ticket
 
 USERS_MAX: Final = 10_000
 _BUCKET_NS: Final = BUCKET_NS  # here it is C's
 OTHER: Final = "other"
-_PIECE: Final = 250  # users that are looked at in one turn of the loop
 
 
 class Users:
@@ -154,27 +154,27 @@ class Users:
     async def standings(self, now_ns: int, pools: Collection[int]) -> dict[int, Standing]:
         """The window, by pool. pools: those that there are; others are forgotten, their numbers may be given again.
 
-        Thousands of users take longer than a request should wait for, so it is done in pieces.
+        In pieces, so each user is seen at another moment, a few turns of the loop apart. One who is forgotten between
+        may be counted twice, in the surplus as well; a place that comes about is left for the next look.
         """
         bucket = now_ns // _BUCKET_NS
         for number in [number for number, place in self._places.items() if place.pool not in pools]:
             del self._places[number]
         for place in self._places.values():
             place.turn(bucket)
-        found: dict[int, list[Flow]] = {number: [] for number in self._places}
-        for turn, account in enumerate(self._everybody(), 1):
-            for number, flow in list(account.flows.items()):
-                if self._places.get(number) is not flow.place or not flow.look(bucket):
-                    del account.flows[number]
-                elif number in found:
-                    found[number].append(flow)
-            if turn % _PIECE == 0:
-                await asyncio.sleep(0)
-        by_pool: dict[int, list[list[Flow]]] = {pool: [] for pool in pools}
-        for flows in found.values():
-            if flows and flows[0].place.pool in by_pool:
-                by_pool[flows[0].place.pool].append(flows)
-        return {pool: divide(places) for pool, places in by_pool.items()}
+        found = {place: Division() for place in self._places.values()}
+        async for accounts in pieces(self._everybody()):
+            for account in accounts:
+                for number, flow in list(account.flows.items()):
+                    if self._places.get(number) is not flow.place or not flow.look(bucket):
+                        del account.flows[number]
+                    elif flow.place in found:
+                        found[flow.place].add(flow)
+        by_pool: dict[int, list[Division]] = {pool: [] for pool in pools}
+        for place, division in found.items():
+            if division.flows:
+                by_pool[place.pool].append(division)
+        return {pool: await divide(places) for pool, places in by_pool.items()}
 
     def _everybody(self) -> list[Account]:
         return [*self.accounts.values(), self.surplus]

@@ -39,6 +39,7 @@ FLOORS = (
         "driver",
         "lines",
         "records",
+        "pieces",
         "accounts",
         "users",
         "user_metrics",

@@ -348,3 +348,23 @@ def test_a_look_at_many_users_lets_others_go_on_meanwhile() -> None:
 
     assert len(world.look(meanwhile=meanwhile)[0].flows) == 3000
     assert turns >= 10
+
+
+def test_what_is_served_during_a_look_is_dealt_out_by_the_next_one() -> None:
+    world = World()
+    for user in range(2000):
+        world.ask(user, 60, weight=1 + user % 3)
+        world.serve(user)
+    turn = 0
+
+    def meanwhile() -> None:
+        nonlocal turn
+        world.serve(turn % 2, 1999 - turn % 2)
+        turn += 1
+
+    standing = world.look(meanwhile=meanwhile)[0]
+    assert 2000 < standing.service < 2000 + 2 * turn
+    assert sum(flow.fair for flow in standing.flows) == pytest.approx(standing.service)
+    standing = world.look()[0]
+    assert standing.service == 2000 + 2 * turn
+    assert sum(flow.fair for flow in standing.flows) == pytest.approx(standing.service)

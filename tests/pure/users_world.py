@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 from fairlead.accounts import Flow, Standing
 from fairlead.ticket import Ticket
 from fairlead.users import Users
 
+Result = TypeVar("Result")
 NAMES = {1: "alice", 2: "bob", 3: "carol", 4: "dave", 5: "erin"}
 
 
@@ -49,13 +50,7 @@ class World:
         self.users.ended(call, outcome, call.cost if cost is None else cost, self.now_ns)
 
     def look(self, pools: tuple[int, ...] = (0,), meanwhile: Callable[[], None] = lambda: None) -> dict[int, Standing]:
-        looking = self.users.standings(self.now_ns, pools)
-        while True:
-            try:
-                looking.send(None)
-            except StopIteration as end:
-                return end.value  # type: ignore[no-any-return]
-            meanwhile()
+        return drive(self.users.standings(self.now_ns, pools), meanwhile)
 
     def shares(self, pool: int = 0) -> dict[str, tuple[float, float]]:
         """(service, fair share) by name."""
@@ -65,6 +60,16 @@ class World:
     @property
     def jain(self) -> float:
         return self.look()[0].jain
+
+
+def drive(looking: Coroutine[Any, Any, Result], meanwhile: Callable[[], None] = lambda: None) -> Result:
+    """To its end, with something else at each turn that it leaves to others."""
+    while True:
+        try:
+            looking.send(None)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+        meanwhile()
 
 
 def all_flows(world: World) -> list[Flow]:
