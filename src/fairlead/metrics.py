@@ -7,25 +7,27 @@ few users (see user_metrics).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Final, Protocol, cast
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import generate_latest
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
     HistogramMetricFamily,
     Metric,
 )
+from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
 
-from fairlead.accounts import Standing
 from fairlead.clock import SECOND_NS
 from fairlead.errors import ApiError
+from fairlead.pieces import pieces
 from fairlead.policy import TOKEN_POLICY, cost_unit
 from fairlead.records import Recorded, RequestLog
 from fairlead.ticket import Ticket
-from fairlead.user_metrics import NAMED_MAX, UserFamilies
+from fairlead.user_metrics import NAMED_MAX, Figures, UserFamilies
 from fairlead.users import Users
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -197,26 +199,26 @@ class PoolNumbers(Protocol):
 
 
 class Exposition:
-    """A Prometheus registry of its own, with one collector that looks when it is asked."""
+    """What there is to read, as text. It looks when it is asked."""
 
     def __init__(self, meter: Meter, driver: PoolNumbers, nodes: NodeHandles) -> None:
         self._meter = meter
         self._driver = driver
         self._nodes = nodes
         self._users = UserFamilies(meter.users, meter.unit, driver)
-        self._standings: dict[int, Standing] = {}
-        self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(self)
 
     async def text(self) -> bytes:
-        self._standings = await self._meter.users.standings(self._driver.now_ns(), self._driver.pools())
-        return generate_latest(self._registry)
+        standings = await self._meter.users.standings(self._driver.now_ns(), self._driver.pools())
+        figures = await self._users.add_up(standings)
+        lines: list[bytes] = []
+        for family in list(self._families(figures)):  # all of one moment, whatever happens while they are written
+            head = generate_latest(_Part(family, ()))
+            lines.append(head)
+            async for samples in pieces(family.samples):
+                lines.append(generate_latest(_Part(family, samples)).removeprefix(head))
+        return b"".join(lines)
 
-    def describe(self) -> Iterable[Metric]:
-        """Nothing: else the registry would collect at once to learn the names."""
-        return ()
-
-    def collect(self) -> Iterator[Metric]:
+    def _families(self, figures: dict[int, Figures]) -> Iterator[Metric]:
         meter, counters = self._meter, self._driver.counters()
         yield _counter("fairlead_requests", "Requests that have ended, by how.", "outcome", meter.outcomes(counters))
         yield _counter("fairlead_rejected", "Requests answered before the queue, by code.", "code", meter.rejections)
@@ -244,11 +246,22 @@ class Exposition:
         score = {node: numbers.get("score", 0) / 1e9 for node, numbers in nodes.items()}
         yield _gauge("fairlead_node_score", "The smallest is chosen (in 1e-9 points under score_raw).", "node", score)
 
-        standings = {pool: its for pool, its in self._standings.items() if pool in pools}  # some may have gone since
-        yield from self._users.collect(pools, standings)
+        figures = {pool: its for pool, its in figures.items() if pool in pools}  # some may have gone since
+        yield from self._users.collect(pools, figures)
         lost = CounterMetricFamily("fairlead_log_lines_lost", "Lines of the request log that could not be written.")
         lost.add_metric([], 0 if meter.log is None else meter.log.lost)
         yield lost
+
+
+class _Part(Collector):
+    """Some samples of a family, in the shape in which the library writes them."""
+
+    def __init__(self, family: Metric, samples: Sequence[Sample]) -> None:
+        self._metric = Metric(family.name, family.documentation, family.type)
+        self._metric.samples = list(samples)
+
+    def collect(self) -> Iterable[Metric]:
+        return (self._metric,)
 
 
 class NodeHandles(Protocol):

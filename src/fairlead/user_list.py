@@ -6,10 +6,8 @@ knows is read from it; ``users`` has the rest and says what the words mean.
 
 from __future__ import annotations
 
-import asyncio
 from collections import defaultdict
 from collections.abc import Callable
-from heapq import nsmallest
 from typing import Any, Final, Protocol
 from urllib.parse import parse_qsl
 
@@ -19,6 +17,7 @@ from fairlead.config_schema import TIERS
 from fairlead.core.scheduler import VIRTUAL_UNIT
 from fairlead.driver import Driver
 from fairlead.errors import ApiError
+from fairlead.pieces import pieces, smallest
 from fairlead.strict import digits, shown
 from fairlead.users import Users
 
@@ -64,7 +63,11 @@ class UserList:
         self._nodes = nodes
 
     async def document(self, query: str) -> dict[str, Any]:
-        """query: limit and sort. Raises ApiError 400."""
+        """query: limit and sort. Raises ApiError 400.
+
+        In pieces: a user is read when it is written, after the service of the pools was added up. So while requests go
+        on shares need not add up to exactly 1.
+        """
         limit, sort = _asked(query)
         users, driver = self._users, self._driver
         standings = await users.standings(driver.now_ns(), driver.pools())
@@ -83,21 +86,19 @@ class UserList:
             "users": [],
             "other": {"users_forgotten": users.forgotten_users, **self._counts(other)},
         }
-        for number, account in enumerate(first, 1):
-            found["users"].append(self._user(account, standings))
-            if number % _PIECE == 0:
-                await asyncio.sleep(0)
+        async for accounts in pieces(first, _PIECE):
+            found["users"] += [self._user(account, standings) for account in accounts]
         return found
 
     async def _first(self, limit: int, size: Callable[[Account], float]) -> list[Account]:
-        """The accounts to be shown."""
-        sizes: list[tuple[float, str, int]] = []
-        for number, account in enumerate(list(self._users.accounts.values()), 1):
-            sizes.append((-size(account), account.name, account.key))
-            if number % (10 * _PIECE) == 0:
-                await asyncio.sleep(0)
-        accounts = (self._users.accounts.get(key) for _, _, key in nsmallest(limit, sizes))
-        return [account for account in accounts if account is not None]
+        """The accounts to be shown: their order is of the moments at which their sizes were looked at."""
+
+        def rank(account: Account) -> tuple[float, str, int]:
+            return (-size(account), account.name, account.key)
+
+        known = self._users.accounts
+        first = await smallest(limit, list(known.values()), rank)
+        return [account for account in first if known.get(account.key) is account]
 
     def _pool(self, pool: int, core: dict[str, int], standing: Standing) -> dict[str, Any]:
         models = self._nodes.models_of(pool)

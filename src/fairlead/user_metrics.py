@@ -12,8 +12,8 @@ shown stays until another has twice as much, so that names don't come and go wit
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -21,6 +21,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from fairlead.accounts import Flow, Standing
 from fairlead.clock import SECOND_NS
 from fairlead.core.scheduler import VIRTUAL_UNIT
+from fairlead.pieces import pieces, smallest
 from fairlead.users import OTHER, Users
 
 TOP_USERS: Final = 20
@@ -36,12 +37,14 @@ class UserNumbers(Protocol):
 
 @dataclass(slots=True)
 class Row:
-    """One name in one pool; service in the core's units. lag: behind virtual time, None: the core knows none."""
+    """One name in one pool; service in the core's units. flows: of one that is shown, for ``look``, which fills in what
+    follows them; lag: behind virtual time, None: the core knows none."""
 
     service: int = 0
     fair: float = 0.0
     waits: int = 0
     wait_ns: int = 0
+    flows: list[Flow] = field(default_factory=list)
     waiting: int = 0
     running: int = 0
     lag: int | None = None
@@ -52,14 +55,38 @@ class Row:
         self.waits += flow.waits
         self.wait_ns += flow.wait_ns
 
-    def add_now(self, user: Mapping[str, int]) -> None:
+    def look(self, pool: int, driver: UserNumbers) -> None:
         """It may be in several tiers, and two users may have one name, in a header and as an address: the larger lag
         is told."""
-        if user:
-            self.waiting += user["waiting"]
-            self.running += user["running"]
-            lag = user["virtual_time"] - user["virtual_start"]
-            self.lag = lag if self.lag is None else max(self.lag, lag)
+        for flow in self.flows:
+            user = driver.place_user(pool, flow.place.number, flow.account.key)
+            if user:
+                self.waiting += user["waiting"]
+                self.running += user["running"]
+                lag = user["virtual_time"] - user["virtual_start"]
+                self.lag = lag if self.lag is None else max(self.lag, lag)
+
+
+@dataclass(slots=True)
+class Figures:
+    """What was added up of a pool, by name. As all its rows are of one pass, their shares add up to 1."""
+
+    jain: float
+    rows: dict[str, Row]
+
+    @property
+    def service(self) -> int:
+        return sum(row.service for row in self.rows.values())
+
+    def look(self, pool: int, core: Mapping[str, int], driver: UserNumbers) -> None:
+        """Ask for what is true now, once."""
+        other = self.rows[OTHER]
+        other.waiting, other.running = core["waiting"], core["running"]
+        for row in self.rows.values():
+            if row is not other:
+                row.look(pool, driver)
+                other.waiting -= row.waiting
+                other.running -= row.running
 
 
 class UserFamilies:
@@ -71,19 +98,23 @@ class UserFamilies:
         self._driver = driver
         self._shown: set[str] = set()
 
-    def collect(self, pools: Mapping[int, Mapping[str, int]], standings: Mapping[int, Standing]) -> Iterator[Metric]:
-        """pools: the core's numbers of those in standings."""
-        self._shown = self._choose(standings)
+    async def add_up(self, standings: Mapping[int, Standing]) -> dict[int, Figures]:
+        """By pool, in pieces: what is added up, and who is shown, is of moments a few turns of the loop apart."""
+        shown = self._shown = await self._choose(standings)
+        return {pool: Figures(standing.jain, await _rows(standing, shown)) for pool, standing in standings.items()}
+
+    def collect(self, pools: Mapping[int, Mapping[str, int]], figures: Mapping[int, Figures]) -> Iterator[Metric]:
+        """pools: the core's numbers of those in figures, which are used up."""
         virtual_unit = VIRTUAL_UNIT * self._unit
         jain = GaugeMetricFamily("fairlead_jain_index", "1: the window's service was divided fairly.", labels=["pool"])
         time = GaugeMetricFamily("fairlead_virtual_time", "Of the pool: service per unit of weight.", labels=["pool"])
-        names = {pool: self._driver.pool_name(pool) for pool in standings}
-        for pool, standing in standings.items():
-            jain.add_metric([names[pool]], standing.jain)
+        names = {pool: self._driver.pool_name(pool) for pool in figures}
+        for pool, its in figures.items():
+            its.look(pool, pools[pool], self._driver)
+            jain.add_metric([names[pool]], its.jain)
             time.add_metric([names[pool]], pools[pool]["virtual_time"] / virtual_unit)
         yield jain
         yield time
-        rows = {pool: self._rows(pool, standing, pools[pool]) for pool, standing in standings.items()}
         values: tuple[tuple[str, str, Callable[[Row, int], float | None]], ...] = (
             ("share", "Part of the pool's service in the window.", lambda row, total: row.service / max(total, 1)),
             ("fair_share", "Part that was due to the user.", lambda row, total: row.fair / max(total, 1)),
@@ -98,9 +129,10 @@ class UserFamilies:
         )
         for name, documentation, value in values:
             family = GaugeMetricFamily(f"fairlead_user_{name}", documentation, labels=["pool", "user"])
-            for pool, its in rows.items():
-                for user, row in its.items():
-                    number = value(row, standings[pool].service)
+            for pool, its in figures.items():
+                total = its.service
+                for user, row in its.rows.items():
+                    number = value(row, total)
                     if number is not None:
                         family.add_metric([names[pool], user], number)
             yield family
@@ -124,27 +156,30 @@ class UserFamilies:
         yield service
         yield tokens
 
-    def _choose(self, standings: Mapping[int, Standing]) -> set[str]:
+    async def _choose(self, standings: Mapping[int, Standing]) -> set[str]:
         sizes: Counter[str] = Counter()
-        for pool in standings.values():
-            for flow in pool.flows:
-                if flow.account.name != OTHER:
+        for standing in standings.values():
+            async for flows in pieces(standing.flows):
+                for flow in flows:
                     sizes[flow.account.name] += max(flow.service, int(flow.fair))
-        ranked = sorted(sizes, key=lambda name: (-sizes[name] * (2 if name in self._shown else 1), name))
-        return set(ranked[:TOP_USERS])
+        del sizes[OTHER]
+        shown = self._shown
 
-    def _rows(self, pool: int, standing: Standing, core: Mapping[str, int]) -> dict[str, Row]:
-        rows: dict[str, Row] = {}
-        other = Row(waiting=core["waiting"], running=core["running"])
-        for flow in standing.flows:
+        def rank(name: str) -> tuple[int]:
+            return (-sizes[name] * (2 if name in shown else 1),)
+
+        return set(await smallest(TOP_USERS, list(sizes), rank))
+
+
+async def _rows(standing: Standing, shown: Collection[str]) -> dict[str, Row]:
+    rows = {OTHER: Row()}
+    async for flows in pieces(standing.flows):
+        for flow in flows:
             name = flow.account.name
-            if name not in self._shown:
-                other.add(flow)
-                continue
-            row = rows.setdefault(name, Row())
+            if name in shown:
+                row = rows.setdefault(name, Row())
+                row.flows.append(flow)
+            else:
+                row = rows[OTHER]
             row.add(flow)
-            row.add_now(self._driver.place_user(pool, flow.place.number, flow.account.key))
-        for row in rows.values():
-            other.waiting -= row.waiting
-            other.running -= row.running
-        return rows | {OTHER: other}
+    return rows

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from prometheus_client.core import Metric
 
 from fairlead.clock import SECOND_NS
 from fairlead.core.scheduler import VIRTUAL_UNIT
 from fairlead.user_metrics import TOP_USERS, UserFamilies
-from pure.users_world import World
+from pure.users_world import World, drive
 
 LAGS = {1: 3, 2: 7, 3: 5}
 
@@ -26,9 +28,10 @@ class Core:
         return {"waiting": 1, "running": 0, "virtual_time": lag * VIRTUAL_UNIT, "virtual_start": 0}
 
 
-def told(families: UserFamilies, world: World) -> dict[str, Metric]:
+def told(families: UserFamilies, world: World, meanwhile: Callable[[], None] = lambda: None) -> dict[str, Metric]:
     numbers = {"virtual_time": 0, "waiting": 9, "running": 0}
-    return {family.name: family for family in families.collect({0: numbers}, world.look())}
+    figures = drive(families.add_up(world.look()), meanwhile)
+    return {family.name: family for family in families.collect({0: numbers}, figures)}
 
 
 def values(family: Metric) -> dict[str, float]:
@@ -73,3 +76,20 @@ def test_two_of_one_name_are_added_up_and_the_larger_lag_is_told() -> None:
     assert values(found["fairlead_user_wait_seconds"]) == {"127.0.0.1": pytest.approx(2), "other": 0}
     assert values(found["fairlead_user_waiting"]) == {"127.0.0.1": 3, "other": 6}
     assert values(found["fairlead_user_share"]) == {"127.0.0.1": 1, "other": 0}
+
+
+def test_shares_add_up_to_one_whatever_is_served_while_they_are_added_up() -> None:
+    world = World()
+    for user in range(2000):
+        world.ask(user, 60)
+        world.serve(user)
+    turns = 0
+
+    def meanwhile() -> None:
+        nonlocal turns
+        world.serve(1, 1000, 1999)
+        turns += 1
+
+    found = told(UserFamilies(world.users, 1, Core()), world, meanwhile)
+    assert turns >= 20
+    assert sum(values(found["fairlead_user_share"]).values()) == pytest.approx(1)
