@@ -12,6 +12,7 @@ from email.utils import formatdate
 from time import time
 from typing import Final
 
+from fairlead.clock import MILLISECOND_NS
 from fairlead.policy import REQUEST_ID
 from fairlead.rate import whole_seconds
 from fairlead.wire.headers import Headers
@@ -152,8 +153,12 @@ def lines_of(headers: dict[str, str]) -> bytes:
 
 
 def queue_lines(waited_ns: int | None, position: int, estimate_s: int | None) -> bytes:
-    """waited_ns None: it was dispatched at once."""
+    """waited_ns None: it was dispatched at once. Else as in place_headers, whose way is for those who are refused."""
     if waited_ns is None:
         return _DIRECT
-    wait = {"X-Queue-Status": "queued", "X-Queue-Wait-Ms": str(waited_ns // 1_000_000)}
-    return lines_of(wait | place_headers(position, estimate_s))
+    wait = b"X-Queue-Status: queued\r\nX-Queue-Wait-Ms: %d\r\n" % (waited_ns // MILLISECOND_NS)
+    if not position:
+        return wait
+    if estimate_s is None:
+        return b"%bX-Queue-Position: %d\r\n" % (wait, position)
+    return b"%bX-Queue-Position: %d\r\nX-Estimated-Wait: %d\r\n" % (wait, position, estimate_s)

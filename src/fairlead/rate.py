@@ -12,7 +12,10 @@ from fairlead.clock import MILLISECOND_NS, SECOND_NS
 
 RETRY_MIN_MS: Final = 1_000
 RETRY_MAX_MS: Final = 59_000  # clients obey nothing from 60 s on
+# Of these, C knows the value.
 _WINDOW: Final = 30
+_SECOND_NS: Final = SECOND_NS
+_SHORTEST_NS: Final = MILLISECOND_NS
 
 
 class DrainRate:
@@ -47,16 +50,23 @@ class DrainRate:
 
     def per_second(self, now_ns: int) -> float | None:
         """None: nothing was measured yet."""
+        return self._rate(now_ns) or None
+
+    def _rate(self, now_ns: int) -> float:
+        """The same; 0: nothing was measured yet."""
         self._advance(now_ns)
-        window_s = self._window_ns() / SECOND_NS
+        window_s = self._window_ns() / _SECOND_NS
         if self._in_window:
             return self._in_window / window_s
-        return min(self._measured / (self._measured_ns / SECOND_NS), 1 / window_s) if self._measured else None
+        return min(self._measured / (self._measured_ns / _SECOND_NS), 1 / window_s) if self._measured else 0.0
 
     def estimated_wait_s(self, now_ns: int, position: int) -> int | None:
         """Whole seconds, at least 1, until the request in that place is served; None: nothing was measured yet."""
-        rate = self.per_second(now_ns)
-        return None if rate is None else max(1, -int(-position // rate))
+        rate = self._rate(now_ns)
+        if not rate:
+            return None
+        wait_s = -int(-position // rate)
+        return wait_s if wait_s > 1 else 1
 
     def retry_after_ms(self, now_ns: int, position: int, rng: random.Random) -> int:
         """When to come back: around the time at which that place is served, spread so that not all come at once.
@@ -70,15 +80,15 @@ class DrainRate:
 
     def _window_ns(self) -> int:
         """The time that the window covers by now."""
-        since_ns = max(0, self._second - _WINDOW + 1) * SECOND_NS
+        since_ns = max(0, self._second - _WINDOW + 1) * _SECOND_NS
         # A request that begins and ends within one reading of the clock took some time nevertheless.
-        return max(self._worked_ns - since_ns, MILLISECOND_NS)
+        return max(self._worked_ns - since_ns, _SHORTEST_NS)
 
     def _advance(self, now_ns: int) -> None:
         """Let the clock of work follow."""
         if self._running:
             self._worked_ns += now_ns - self._last_ns
-            reached = self._worked_ns // SECOND_NS
+            reached = self._worked_ns // _SECOND_NS
             if reached != self._second:
                 self._empty(reached)
         self._last_ns = now_ns
