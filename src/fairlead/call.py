@@ -293,7 +293,7 @@ class Call(Ticket):
 
     def _relay(self, data: bytes) -> None:
         if data:
-            self.whole_event = data.endswith((b"\n\n", b"\r\n\r\n"))
+            self.whole_event = data.endswith(b"\n\n") or data.endswith(b"\r\n\r\n")
             self.carrier.body(data)
 
     def on_read(self) -> None:

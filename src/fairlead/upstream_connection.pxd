@@ -1,6 +1,8 @@
 # What is compiled of upstream_connection.py: the attributes of its class are C's, the code is the Python there.
 
-cdef bytes START, LENGTH, CODING, LINE_ENDS
+cimport cython
+
+cdef bytes START, LENGTH, CODING
 cdef int HEAD_MAX_BYTES, HEADERS_MAX, ONE_WRITE_BYTES
 
 cdef class Owner:
@@ -48,6 +50,7 @@ cdef class Connection:
     cdef _reset(self, bytes head, bytes body, bint reused)
     cdef _send_more(self)
     cdef _tell_read(self, exchange)
+    @cython.locals(last=bytes)
     cdef _feed(self, bytes data)
     cdef _look_at_start(self, bytes data)
     cdef _end(self, bint surplus)

@@ -38,7 +38,7 @@ RECEIVE_BUFFER_BYTES: Final = 256 * 1024
 START: Final = b"HTTP/1."
 LENGTH: Final = b"content-length"
 CODING: Final = b"transfer-encoding"
-LINE_ENDS: Final = b"\r\n"
+COPIED_MAX_BYTES: Final = 4096  # up to there a copy costs less than a view
 BODILESS: Final = (204, 304)
 
 
@@ -225,13 +225,14 @@ class Connection:
                 self._head = self._body = b""  # no retry from here on; the sender may have let go of its body too
         self._overhead += len(data)
         feed = self._parser.feed_data
-        if data[-1] in LINE_ENDS:
+        last = b"\n" if data.endswith(b"\n") else b"\r" if data.endswith(b"\r") else b""
+        if last:
             # llhttp skips blank lines between messages without a callback. Held back, the last byte shows whether the
             # answer had ended before it.
-            feed(memoryview(data)[:-1])
+            feed(data[:-1] if len(data) <= COPIED_MAX_BYTES else memoryview(data)[:-1])
             if self._complete:
                 raise Violation("bytes after the end of the answer")
-            data = data[-1:]
+            data = last
         feed(data)
         if self._overhead > HEAD_MAX_BYTES:
             raise Violation(f"more than {HEAD_MAX_BYTES} bytes of head, chunk extensions or trailers")

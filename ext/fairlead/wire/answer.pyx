@@ -7,11 +7,14 @@ in one write.
 
 from http import HTTPStatus
 
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t
+from libc.string cimport memcpy
 
 cdef enum:
     TIMING_MAX = 256       # bytes of a Server-Timing line: three numbers of at most 19 digits
 
+cdef const char *HEX = b"0123456789abcdef"
 cdef frozenset BODILESS = frozenset((204, 304))
 cdef dict STATUS_LINES = {
     status.value: b"HTTP/1.1 %d %s\r\n" % (status.value, status.phrase.encode("ascii")) for status in HTTPStatus
@@ -60,11 +63,29 @@ cdef bytes status_line(int status):
     return b"HTTP/1.1 %d Unknown\r\n" % status if line is None else line
 
 
-cdef Py_ssize_t total(list pieces):
-    cdef Py_ssize_t size = 0
+cdef bytes chunk_of(list pieces):
+    """All of them as one chunk."""
+    cdef Py_ssize_t size = 0, left, digits = 0, i
+    cdef bytes framed, piece
+    cdef char *to
     for piece in pieces:
-        size += len(<bytes> piece)
-    return size
+        size += len(piece)
+    left = size
+    while left:
+        left >>= 4
+        digits += 1
+    framed = PyBytes_FromStringAndSize(NULL, digits + size + 4)
+    to = PyBytes_AS_STRING(framed)
+    left = size
+    for i in range(digits):
+        to[digits - 1 - i] = HEX[left & 15]
+        left >>= 4
+    to = put(to + digits, b"\r\n")
+    for piece in pieces:
+        memcpy(to, PyBytes_AS_STRING(piece), len(piece))
+        to += len(piece)
+    put(to, b"\r\n")
+    return framed
 
 
 cdef class Answer:
@@ -111,7 +132,8 @@ cdef class Answer:
 
     def body(self, bytes data not None):
         """Bytes of the body, to be written with the next flush."""
-        self.chunk.append(data)
+        if data:  # an empty chunk would be the last
+            self.chunk.append(data)
 
     cpdef flush(self):
         """Write what has come."""
@@ -119,9 +141,7 @@ cdef class Answer:
         if chunk:
             self.chunk = []
             if self.chunked:
-                out.append(b"%x\r\n" % total(chunk))
-                out.extend(chunk)
-                out.append(b"\r\n")
+                out.append(chunk_of(chunk))
             else:
                 out.extend(chunk)
         if out:
@@ -134,9 +154,6 @@ cdef class Answer:
         if self.chunked:
             if chunk:
                 self.chunk = []
-                out.append(b"%x\r\n" % total(chunk))
-                out.extend(chunk)
-                out.append(b"\r\n0\r\n\r\n")
-            else:
-                out.append(b"0\r\n\r\n")
+                out.append(chunk_of(chunk))
+            out.append(b"0\r\n\r\n")
         self.flush()
