@@ -96,6 +96,9 @@ class Plug:
         if not self.ended:  # what comes behind an abort is dropped
             self.written += data
 
+    def writelines(self, pieces: Iterable[bytes]) -> None:
+        self.write(b"".join(pieces))
+
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return ("127.0.0.1", 1) if name == "peername" else default
 
