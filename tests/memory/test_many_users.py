@@ -13,13 +13,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from multidict import CIMultiDict
 
 from fairlead.config import load
 from fairlead.core import memory
 from fairlead.core import scheduler as core
 from fairlead.identity import CACHED_MAX, Identity
 from fairlead.policy import USERS_MAX, TokenPrices
+from fairlead.wire.headers import Headers
 
 USERS = 1_000_000
 ACTIVE = 1_000
@@ -127,7 +127,7 @@ def test_the_scheduler_keeps_its_size_however_many_have_been_here(users: int, de
     town.s.check()
 
 
-NOBODY: CIMultiDict[str] = CIMultiDict()
+NOBODY = Headers()
 
 
 def peaks_of(step: Callable[[int], object], count: int) -> tuple[int, int]:
@@ -150,7 +150,7 @@ def test_identity_keeps_its_size_however_many_names_and_addresses_it_has_seen() 
 
     def step(number: int) -> None:
         if number % 2:
-            identity.user(CIMultiDict({"X-User-Id": f"user-{number}"}), "127.0.0.1", None)
+            identity.user(Headers([("X-User-Id", f"user-{number}")]), "127.0.0.1", None)
         else:
             identity.user(NOBODY, f"11.{number >> 16}.{number >> 8 & 255}.{number & 255}", None)
 
