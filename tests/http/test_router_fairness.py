@@ -20,7 +20,7 @@ from rig import chat_body, routed
 from fairlead.mocknode import MockSettings
 
 Run = Callable[[Any], Any]
-pytestmark = [pytest.mark.slow, pytest.mark.parametrize("no_leaks", ["uvloop"], indirect=True)]
+pytestmark = [pytest.mark.slow, pytest.mark.measures, pytest.mark.parametrize("no_leaks", ["uvloop"], indirect=True)]
 
 # A first token after 50 ms and eleven more: 600 ms.
 NODE = MockSettings(name="one", slots=4, ttft_ms=50, token_ms=50, batch_ms=0, tokens=12)

@@ -19,6 +19,7 @@ Run = Callable[[Any], Any]
 pytestmark = [
     pytest.mark.engine,
     pytest.mark.slow,
+    pytest.mark.measures,
     pytest.mark.skipif(not IS_THERE, reason=WHY_NOT),
     pytest.mark.parametrize("no_leaks", ["uvloop"], indirect=True),
 ]

@@ -171,6 +171,7 @@ def checked(document: dict[str, Any], routers: set[str], rounds: int) -> None:
         assert not any(turn["faults"] for turn in turns) and all(turn["router_part"] == 0 for turn in turns)
 
 
+@pytest.mark.measures
 @TWO_CORES
 def test_side_by_side_measures_fairlead_and_a_plain_proxy(tmp_path: Path) -> None:
     code, said, err = run(
@@ -218,6 +219,7 @@ def test_side_by_side_names_bad_options(options: list[str], told: str) -> None:
     assert (code, out) == (2, "") and told in err
 
 
+@pytest.mark.measures
 @TWO_CORES
 def test_this_router_is_measured_without_a_url() -> None:
     code, said, err = run(*FAIRLEAD, "bench", "--for", "100ms", "--json", "-", seconds=240)
