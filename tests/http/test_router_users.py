@@ -307,6 +307,7 @@ def longest_step(work: Callable[[], Coroutine[Any, Any, Any]]) -> float:
     return min(found)
 
 
+@pytest.mark.measures
 def test_who_looks_at_ten_thousand_users_holds_nobody_up(no_leaks: Run) -> None:
     async def main() -> None:
         async with routed([STUCK], queue={"max_waiting": 20_000}) as rig:
