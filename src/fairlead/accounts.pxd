@@ -68,6 +68,7 @@ cdef class Flow:
     cdef public int64_t waits
     cdef public int64_t wait_ns
     cdef public double fair
+    cdef public int64_t dealt
 
     @cython.locals(tally=Tally)
     cdef Tally tally(self, int64_t bucket)

@@ -156,6 +156,7 @@ class Flow:
         self.recent: deque[Tally] = deque()
         self.service = self.claim = self.would_have = self.waits = self.wait_ns = 0
         self.fair = 0.0
+        self.dealt = 0  # the service of which fair is a part: as it was when the last look came by
 
     def tally(self, bucket: int) -> Tally:
         """That bucket's; the newest or a newer one."""
@@ -320,6 +321,7 @@ class Division:
 
     def add(self, flow: Flow) -> None:
         service, claims = flow.service, flow.claims
+        flow.dealt = service
         self.flows.append(flow)
         self.service += service
         if not claims:

@@ -65,8 +65,8 @@ class UserList:
     async def document(self, query: str) -> dict[str, Any]:
         """query: limit and sort. Raises ApiError 400.
 
-        In pieces: a user is read when it is written, after the service of the pools was added up. So while requests go
-        on shares need not add up to exactly 1.
+        In pieces: while requests go on, a user's counts are of the turn of the loop in which it is written; service and
+        shares are of the look that added them up, so shares add up to 1.
         """
         limit, sort = _asked(query)
         users, driver = self._users, self._driver
@@ -127,7 +127,7 @@ class UserList:
             "user": account.name,
             "waiting": sum(each["waiting"] for each in mine),
             "in_flight": sum(each["in_flight"] for each in mine),
-            "share": _sum(account, lambda flow: flow.service) / everything,
+            "share": _sum(account, lambda flow: flow.dealt) / everything,
             "fair_share": _sum(account, lambda flow: flow.fair) / everything,
             "wait_mean_ms": _sum(account, lambda flow: flow.wait_ns) / max(waits, 1) / MILLISECOND_NS,
             "wait_max_ms": _wait_max_ns(account) / MILLISECOND_NS,
@@ -150,8 +150,8 @@ class UserList:
             "in_flight": core.get("running", 0),
             "virtual_start": None if start is None else start / self._virtual_unit,
             "lag": None if start is None else (time - start) / self._virtual_unit,
-            "service": flow.service / self._unit,
-            "share": flow.service / max(total, 1),
+            "service": flow.dealt / self._unit,
+            "share": flow.dealt / max(total, 1),
             "fair_share": flow.fair / max(total, 1),
         }
 

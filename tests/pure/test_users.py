@@ -368,3 +368,14 @@ def test_what_is_served_during_a_look_is_dealt_out_by_the_next_one() -> None:
     standing = world.look()[0]
     assert standing.service == 2000 + 2 * turn
     assert sum(flow.fair for flow in standing.flows) == pytest.approx(standing.service)
+
+
+def test_what_a_look_has_dealt_out_stays_though_requests_go_on() -> None:
+    world = World()
+    world.ask(1, 3)
+    world.ask(2, 1)
+    world.serve(1, 2)
+    standing = world.look()[0]
+    world.serve(1, 1)
+    assert sum(flow.service for flow in standing.flows) == 4
+    assert sum(flow.dealt for flow in standing.flows) == standing.service == 2
