@@ -95,7 +95,8 @@ def test_what_can_be_read_in_two_ways_is_refused_and_reaches_no_node(no_leaks: R
     async def main() -> None:
         async with RawNode(answering(raw_answer(b"{}"))) as node, routed(raw=[node.entry]) as rig:
             await all_of(rig, door, HEADS + BODIES, refused)
-            assert all(bytes(peer.received).startswith(b"GET /") for peer in node.peers)
+            told = [bytes(peer.received[:5]) for peer in node.peers]
+            assert all(b"GET /".startswith(begun) for begun in told), told  # by a probe, or not yet
             assert not node.requests
             assert rig.router.driver.counters()["received"] == 0
 
